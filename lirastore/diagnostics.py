@@ -1,4 +1,7 @@
-"""Exit codes and what the command line says when something ends early. stdout is data; all this goes to stderr."""
+"""Exit codes, and what the command line says when something ends early.
+
+stdout is data; all this goes to stderr.
+"""
 
 from __future__ import annotations
 

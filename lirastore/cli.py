@@ -1,0 +1,329 @@
+"""The command line: each command parses, makes one library call, and prints.
+
+stdout is data, stderr everything else; exit codes are in `diagnostics`. Heavy packages are imported by
+the commands that use them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from lirastore import __version__, diagnostics
+from lirastore.parameters import BYTES, HOURS, MODELS, NAMES
+
+if TYPE_CHECKING:
+    from lirastore.experiment import Store
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+store_argument = click.argument("path", metavar="STORE", type=PATH)
+memory_option = click.option(
+    "--memory", type=BYTES, help="Memory budget, e.g. 2GiB. [default: a quarter of the machine's]"
+)
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, package_name="lirastore")
+def cli() -> None:
+    """Membership-inference experiments, stored once and attacked for ever.
+
+    A first look, on real handwritten digits:  lirastore demo
+
+    \b
+    Your own:
+      lirastore ingest STORE LOGDIR            or stream logits from your training loop (see the README)
+      lirastore attack STORE lira_online       every model as target, leave-one-out
+      lirastore query  STORE metrics           SQL over scores, metrics and ROCs
+      lirastore report STORE -o report.html
+
+    Answers go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed (the message says why
+    and what to do), 2 the command was not understood, 130 interrupted, 143 terminated.
+    """
+
+
+def main() -> NoReturn:
+    """The `lirastore` program."""
+    diagnostics.run(cli)
+
+
+def _open(path: Path) -> Store:
+    from lirastore.experiment import open
+
+    return open(path)
+
+
+@cli.command()
+@store_argument
+@click.option(
+    "--models", type=click.IntRange(min=2), required=True, help="How many shadow models are planned."
+)
+@click.option("--labels", type=FILE, required=True, help="A .npy file, (E,) integers.")
+@click.option("--classes", type=click.IntRange(min=2), required=True)
+@click.option(
+    "--augmentations", type=NAMES, required=True, help="How many queries per example, or names: identity,flip"
+)
+@click.option(
+    "--design", type=click.Choice(["balanced", "bernoulli", "carlini"]), default="balanced",
+    show_default=True, help="How each model's training set is drawn.",
+)  # fmt: skip
+@click.option(
+    "--keep-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option("--name", default="", help="What the data set is called in reports.")
+@click.option(
+    "--preview", type=FILE, help="A .npy file, (E, height, width, channel) uint8: pictures for reports."
+)
+def init(path: Path, labels: Path, preview: Path | None, **plan: Any) -> None:
+    """Plan a store: shapes, and which examples each model is to train on."""
+    from lirastore.experiment import create
+    from lirastore.importers import load_npy
+
+    pictures = None if preview is None else load_npy(preview)
+    store = create(path, labels=load_npy(labels), preview=pictures, **plan)
+    click.echo(store.path)
+
+
+@cli.command()
+@store_argument
+@click.argument("source", type=PATH)
+@click.option("--format", default="auto", show_default=True, help="auto, carlini or npz.")
+@click.option(
+    "--epoch", type=click.IntRange(min=0), help="Which saved epoch (carlini). [default: the latest]"
+)
+@click.option(
+    "--allow-missing", is_flag=True, help="Leave models that SOURCE lacks uncommitted instead of refusing."
+)
+@quiet_option
+def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
+    """Import somebody else's outputs from SOURCE into STORE.
+
+    \b
+    carlini   a log directory of tensorflow/privacy research/mi_lira_2021
+    npz       one .npz, or a directory of model-*.npz: logits, membership, label
+
+    STORE is made if absent. Everything's structure is checked before the first write; an interrupted
+    import carries on where it stopped.
+    """
+    from lirastore.experiment import ingest as run
+
+    store = run(source, path, progress=not quiet, report=lambda done: diagnostics.say(str(done)), **options)
+    click.echo(store.path)
+
+
+@cli.command()
+@store_argument
+@click.argument("names", metavar="[NAME | FILE.py:FUNCTION]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every named attack that the store has the data for.")
+@click.option("--signal", help="A new variant: scaled_logit, loss, … (with --test and --name)")
+@click.option("--test", help="global, out-mean, in-out-mean, out-rank, gaussian-out or gaussian-in-out")
+@click.option("--queries", type=click.Choice(["first", "all"]), help="[default: all]")
+@click.option("--variance", type=click.Choice(["example", "global"]), help="[default: example]")
+@click.option("--centre", type=click.Choice(["mean", "median"]), help="[default: mean]")
+@click.option("--name", help="What the new variant is to be called.")
+@click.option("--preset", type=click.Choice(["paper", "carlini-code"]), default="paper", show_default=True,
+              help="Whose numerics.")  # fmt: skip
+@click.option("--equal-counts", is_flag=True, help="As many IN as OUT shadow models for every example.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the choices made by --equal-counts.",
+)
+@click.option("--skip-unattackable", is_flag=True, help="Leave out examples with too few IN or OUT models.")
+@click.option("--force", is_flag=True, help="Compute again even if up to date.")
+@memory_option
+@threads_option
+@quiet_option
+def attack(
+    path: Path,
+    names: tuple[str, ...],
+    everything: bool,
+    quiet: bool,
+    signal: str | None,
+    test: str | None,
+    queries: str | None,
+    variance: str | None,
+    centre: str | None,
+    name: str | None,
+    **options: Any,
+) -> None:
+    """Score every committed model as target, leave-one-out.
+
+    Higher scores always mean member. With several attacks the data is read once. Results are then in the
+    views: lirastore query STORE metrics
+    """
+    store = _open(path)
+    coordinates = {"queries": queries, "variance": variance, "centre": centre}
+    chosen: list[Any] = list(names)
+    if everything:
+        chosen += _runnable(store, options["preset"])
+    if signal or test or name or any(coordinates.values()):
+        chosen.append(_variant(name, signal, test, options["preset"], coordinates))
+    if not chosen:
+        raise click.UsageError(_what_can_run(store, options["preset"]))
+    for done in store.attack(*chosen, progress=not quiet, **options):
+        click.echo(f"{done.attack}\t{done.run}")
+        for warning in done.warnings:
+            diagnostics.warn(f"{done.attack}: {warning}")
+
+
+def _variant(
+    name: str | None, signal: str | None, test: str | None, preset: str, coordinates: dict[str, str | None]
+) -> Any:
+    from lirastore.attacks import compose
+
+    if not (name and signal and test):
+        raise click.UsageError("a new variant needs all of --name, --signal and --test")
+    if preset != "paper":
+        raise click.UsageError(
+            f"--preset {preset} is for named attacks; a new variant states its own numerics"
+        )
+    return compose(name, signal=signal, test=test, **{k: v for k, v in coordinates.items() if v})
+
+
+def _runnable(store: Store, preset: str) -> list[str]:
+    able, skipped = store.attacks(preset=preset)
+    for name, why in skipped.items():
+        diagnostics.say(f"skipped {name}: {why}")
+    return able
+
+
+def _what_can_run(store: Store, preset: str) -> str:
+    able, skipped = store.attacks(preset=preset)
+    lines = ["which attack? This store has the data for: " + ", ".join(able) + "; or --all."]
+    lines += [f"Not for {name}: {why}" for name, why in skipped.items()]
+    return "\n".join(lines)
+
+
+@cli.command()
+@store_argument
+@click.argument("sql", metavar="[NAME | SQL]", required=False)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]),
+              help="[default: by the extension of -o, else table]")  # fmt: skip
+@click.option("-o", "--output", type=FILE, help="Write to a file instead of stdout.")
+@memory_option
+@threads_option
+def query(path: Path, sql: str | None, form: str | None, output: Path | None, **limits: Any) -> None:
+    """Answer one read-only SQL statement; without any, list what there is to ask.
+
+    \b
+    lirastore query STORE metrics
+    lirastore query STORE "from tpr_at_fpr(0.001)"
+    lirastore query STORE "from most_exposed('lira_online', 20)"
+    lirastore query STORE "select * from scores where example = 17" --format csv
+    """
+    from lirastore import catalog
+
+    store = _open(path)
+    if sql is None:
+        catalog.write_listing(sys.stdout)
+        return
+    with store.sql(sql, **limits) as answer:
+        catalog.write(answer, form=form, output=output)
+    for warning in catalog.warnings(store.logits, sql):
+        diagnostics.warn(warning)
+
+
+@cli.command()
+@store_argument
+@click.option("-o", "--output", type=FILE, required=True, help="The HTML file.")
+@click.option("--png", type=FILE, help="Also the ROC alone, 300 dpi.")
+@click.option("--svg", type=FILE, help="Also the ROC alone, as vectors.")
+def report(path: Path, output: Path, png: Path | None, svg: Path | None) -> None:
+    """Write one self-contained HTML file: ROC, metrics, most exposed examples."""
+    click.echo(_open(path).report(output, png=png, svg=svg))
+
+
+@cli.command()
+@store_argument
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(path: Path, as_json: bool) -> None:
+    """What is committed, pending and stale. Writes nothing."""
+    from dataclasses import asdict
+
+    from lirastore.errors import name_some
+
+    found = _open(path).status()
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        return
+    click.echo(f"models     {found.committed} of {found.models} committed")
+    if found.pending:
+        click.echo(f"pending    {name_some(found.pending)}")
+    if found.stale_attempts:
+        click.echo(f"attempts   {found.stale_attempts} stale (lirastore gc removes them)")
+    for ran in found.attacks:
+        stale = "   stale: models came or went since" if ran.stale else ""
+        click.echo(f"attack     {ran.name} ({ran.models} models){stale}")
+
+
+@cli.command()
+@store_argument
+@quiet_option
+def verify(path: Path, quiet: bool) -> None:
+    """Check every digest; exit 1 naming each damaged model."""
+    report = _open(path).verify(progress=not quiet)
+    for line in report.lines():
+        click.echo(line)
+    if not report.ok:
+        raise click.exceptions.Exit(diagnostics.FAILED)
+
+
+@cli.command()
+@store_argument
+@click.option("--older-than", type=HOURS, default="24h", show_default=True,
+              help="How long an attempt must have been silent: 90m, 24h, 7d.")  # fmt: skip
+def gc(path: Path, older_than: Any) -> None:
+    """Remove stale attempts, trash, and runs that no attack points at."""
+    for line in _open(path).gc(older_than=older_than).lines():
+        click.echo(line)
+
+
+@cli.command()
+@store_argument
+@click.option("--models", type=MODELS, required=True, help="Ids and ranges: 3,17,40:48")
+def discard(path: Path, models: list[int]) -> None:
+    """Withdraw bad models; they can be trained again."""
+    _open(path).discard(models)
+    click.echo(f"discarded {len(models)}")
+
+
+@cli.command()
+@store_argument
+@click.argument("file", type=FILE)
+def export(path: Path, file: Path) -> None:
+    """Write the committed models as one .npz, the form that `ingest` reads."""
+    click.echo(_open(path).export(file))
+
+
+@cli.command()
+@click.argument("directory", metavar="[DIR]", type=PATH, default=Path("demo"))
+@click.option("--models", type=click.IntRange(min=4), default=64, show_default=True)
+@click.option("--label-noise", type=click.FloatRange(0, 1), default=0.1, show_default=True,
+              help="Share of the labels made random before training.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def demo(directory: Path, **options: Any) -> None:
+    """The whole way on real handwritten digits, in about a minute.
+
+    Trains shadow models on scikit-learn's 1,797 digits, 10% of them with labels made random, streams their
+    logits into DIR/digits.lira, attacks them, prints the metrics and writes DIR/report.html.
+    """
+    from lirastore.demo import run
+
+    run(directory, **options)

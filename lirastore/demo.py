@@ -1,0 +1,59 @@
+"""The whole way on real handwritten digits: train, stream, attack, query, report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lirastore import catalog, diagnostics
+
+if TYPE_CHECKING:
+    from lirastore.experiment import Store
+    from lirastore.pipelines import digits
+
+ATTACKS = (
+    "loss",
+    "watson",
+    "sablayrolles",
+    "lira_offline",
+    "lira_offline_fixed",
+    "lira_online",
+    "lira_online_fixed",
+    "memorization",
+)
+
+METRICS = """
+    select attack, auc, balanced_accuracy, tpr_at_1pct, tpr_at_0_1pct,
+           tpr_at_0_1pct_lo as "95% from", tpr_at_0_1pct_hi as "to"
+    from metrics order by tpr_at_0_1pct desc, attack
+"""
+
+
+def run(directory: Path, *, models: int = 64, label_noise: float = 0.1, seed: int = 0) -> None:
+    """Makes `directory`/digits.lira and `directory`/report.html; prints the metrics on stdout.
+
+    What is there already is kept: committed models are not trained again, attacks that are up to date not
+    computed again. Raises MissingDependency without torch, scikit-learn or matplotlib, InputError when the
+    store there holds another experiment.
+    """
+    started = time.monotonic()
+    from lirastore.pipelines import digits
+
+    store = digits.prepare(directory / "digits.lira", models=models, label_noise=label_noise, seed=seed)
+    diagnostics.say(
+        f"{store.info.examples} digits, {digits.randomised(store).mean():.1%} of them with a label made wrong at "
+        f"random; {models} shadow models"
+    )
+    digits.train(store)
+    store.attack(*ATTACKS)
+    catalog.write(store.sql(METRICS), form="table", output=None)
+    click.echo()
+    _print_groups(digits.summary(store))
+    report = store.report(directory / "report.html")
+    diagnostics.say(f"done in {time.monotonic() - started:.0f} s; next:")
+    diagnostics.say(f"  open {report}")
+    diagnostics.say(f"  lirastore query {store.path} \"from most_exposed('lira_online', 10)\"")

@@ -1,0 +1,279 @@
+"""What one task does: read a block of examples of all models, turn it into signals, score it tile by tile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lirastore.attacks import Attack, Block, Summary
+from lirastore.attacks.block import check_scores
+from lirastore.engine.checks import Extremes
+from lirastore.engine.parts import Part, PartWriter
+from lirastore.engine.plan import Grid, Reading
+from lirastore.errors import AttackError, DamagedStore, LirastoreError, name_some
+from lirastore.results import part_path, results_folder
+
+if TYPE_CHECKING:
+    from lirastore.store import LogitStore
+
+__all__ = ["Cancelled", "Job", "Scoring", "Watch", "score_block", "summarise_block"]
+
+Array = npt.NDArray[Any]
+
+
+class Cancelled(Exception):
+    """Raised inside tasks when the run has been interrupted; never leaves the engine."""
+
+
+@dataclass
+class Watch:
+    """What tasks tell the run, and ask it: bytes read so far, and whether to stop."""
+
+    advance: Callable[[int], object]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        """Raises Cancelled if the run has been interrupted; called between reads and between tiles."""
+        if self.cancelled.is_set():
+            raise Cancelled
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What all tasks of a run share: the committed models when it began, and how attacks see them.
+
+    models (M,) int64; member (M, E) bool; labels (E,) int64; attackable (E,) bool or None.
+    """
+
+    store: LogitStore
+    models: npt.NDArray[np.int64]
+    member: npt.NDArray[np.bool_]
+    labels: npt.NDArray[np.int64]
+    attackable: npt.NDArray[np.bool_] | None
+    grid: Grid
+    equal_counts: bool
+    seed: int
+    preset: str
+
+    def block(self, signals: Mapping[str, Array], origin: int, start: int, stop: int, **values: Any) -> Block:
+        """The tile [start, stop) of signals that begin at example `origin`."""
+        mask = self.attackable
+        return Block(
+            models=self.models,
+            start=start,
+            stop=stop,
+            member=self.member[:, start:stop],
+            label=self.labels[start:stop],
+            augmentations=self.store.info.augmentations,
+            signals={name: array[:, start - origin : stop - origin] for name, array in signals.items()},
+            attack_mask=None if mask is None else mask[start:stop],
+            equal_counts=self.equal_counts,
+            seed=self.seed,
+            preset=self.preset,
+            **values,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """One attack of a run: which examples it scores, (E,) bool, and where its parts go."""
+
+    attack: Attack
+    scored: npt.NDArray[np.bool_]
+    run: str
+    lira: Path
+
+    def part(self, first: int) -> str:
+        """Path of the part that starts at example `first`, relative to `results/`."""
+        return part_path(self.attack.kind, self.attack.name, self.run, first)
+
+    def part_file(self, first: int) -> Path:
+        """Where that part is."""
+        return results_folder(self.lira) / self.part(first)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_signals(
+    job: Job, readings: Sequence[Reading], watch: Watch, start: int, stop: int
+) -> tuple[dict[str, Array], dict[str, Extremes]]:
+    """The signals of all models over [start, stop), name -> (M, e, A) float32, and their extremes.
+
+    Each array is read once, one inner chunk at a time, and turned into all its signals while in cache.
+
+    Raises:
+        DamagedStore: a chunk is absent, fails its checksum, or holds NaN or infinity; names the model.
+    """
+    signals: dict[str, Array] = {}
+    extremes: dict[str, Extremes] = {}
+    for reading in readings:
+        shape = (len(job.models), stop - start, reading.augmentations)
+        signals |= {signal.name: np.empty(shape, np.float32) for signal in reading.signals}
+        for row, low, high, raw in _slices(job, reading, watch, start, stop):
+            for signal in reading.signals:
+                values = signals[signal.name][row, low - start : high - start]
+                signal.compute[reading.array.name](raw, job.labels[low:high], out=values)
+                _check_finite(values, f"signal {signal.name} of {reading.array.name}", job.models[row], low)
+                ends = Extremes.of(values)
+                extremes[signal.name] = extremes[signal.name].merge(ends) if signal.name in extremes else ends
+    return signals, extremes
+
+
+def _slices(
+    job: Job, reading: Reading, watch: Watch, start: int, stop: int
+) -> Iterator[tuple[int, int, int, Array]]:
+    """Yields (row, first example, end, values as stored) of every model and inner chunk, in one buffer."""
+    array = reading.array
+    buffer = np.empty((min(array.chunk, stop - start), *array.example_shape), array.dtype)
+    for row, model in enumerate(job.models.tolist()):
+        for low, high in _chunk_spans(array.chunk, start, stop):
+            watch.check()
+            raw = job.store.read(array.name, model, low, high, out=buffer[: high - low])
+            _check_finite(raw, array.name, model, low)
+            yield row, low, high, raw
+            covered = min(low - low % array.chunk + array.chunk, array.examples) - (low - low % array.chunk)
+            watch.advance(covered * array.example_bytes)
+
+
+def _chunk_spans(chunk: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """[start, stop) cut at the multiples of `chunk`."""
+    while start < stop:
+        end = min(stop, start - start % chunk + chunk)
+        yield start, end
+        start = end
+
+
+def _check_finite(values: Array, what: str, model: int, first: int) -> None:
+    """Raises DamagedStore naming model and examples if a value is NaN or infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A finite sum has finite terms, and costs one fast pass. A sum that overflowed needs a closer look.
+        if np.isfinite(values.sum(dtype=np.float32)):
+            return
+    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if bad.any():
+        raise DamagedStore(
+            f"{what} of model {model} is NaN or infinite at examples "
+            f"{name_some((np.flatnonzero(bad) + first).tolist())}; the writer accepts only finite values, so "
+            f"the store was altered since: discard model {model} and write it again"
+        )
+
+
+# --- first pass ----------------------------------------------------------------------------------
+
+
+def summarise_block(
+    job: Job,
+    readings: Sequence[Reading],
+    known: Mapping[str, Any],
+    watch: Watch,
+    summaries: Sequence[Summary],
+    span: tuple[int, int],
+) -> list[list[Any]]:
+    """The states of every summary, per tile of the block, in the order of the tiles.
+
+    `known` are the values of the summaries of the passes before.
+    """
+    start, stop = span
+    signals, _ = read_signals(job, readings, watch, start, stop)
+    states = []
+    for low, high in job.grid.tiles(start, stop):
+        watch.check()
+        block = job.block(signals, start, low, high, summaries=known)
+        states.append([summary.chunk(block) for summary in summaries])
+    return states
+
+
+# --- scoring -------------------------------------------------------------------------------------
+
+
+def score_block(
+    job: Job,
+    readings: Sequence[Reading],
+    summaries: Mapping[str, Any],
+    watch: Watch,
+    scorings: Sequence[Scoring],
+    span: tuple[int, int],
+) -> dict[str, Part]:
+    """Scores a block with several attacks and publishes one part each; returns the parts by attack."""
+    start, stop = span
+    signals, extremes = read_signals(job, readings, watch, start, stop)
+    with ExitStack() as stack:
+        writers = [stack.enter_context(PartWriter(scoring.part_file(start))) for scoring in scorings]
+        for low, high in job.grid.tiles(start, stop):
+            block = job.block(signals, start, low, high, summaries=summaries)
+            for scoring, writer in zip(scorings, writers, strict=True):
+                watch.check()
+                writer.append(_rows(scoring, block))
+        return {
+            scoring.attack.name: writer.publish(_of_attack(scoring.attack, extremes))
+            for scoring, writer in zip(scorings, writers, strict=True)
+        }
+
+
+def _of_attack(attack: Attack, extremes: Mapping[str, Extremes]) -> dict[str, Extremes]:
+    return {name: extremes[name] for name in attack.signals}
+
+
+def _rows(scoring: Scoring, block: Block) -> dict[str, Array]:
+    """The Parquet columns of one tile, in the order of (example, model)."""
+    scored = scoring.scored[block.start : block.stop]
+    value = _evaluate(scoring.attack, block)
+    if scoring.attack.kind == "examples":
+        return _example_rows(scoring.attack, block, scored, value)
+    scores = check_scores(scoring.attack, block, value)
+    member = block.member
+    if not scored.all():
+        scores, member = scores[:, scored], member[:, scored]
+    examples = block.examples[scored]
+    return {
+        "model": np.tile(block.models, len(examples)),
+        "example": np.repeat(examples, len(block.models)),
+        "score": scores.T.ravel(),
+        "member": member.T.ravel(),
+    }
+
+
+def _evaluate(attack: Attack, block: Block) -> Any:
+    try:
+        return attack.function(block)
+    except (LirastoreError, MemoryError):
+        raise
+    except Exception as error:  # a user's function may raise anything
+        raise AttackError(
+            f"attack {attack.name!r} failed on examples {block.start} to {block.stop - 1}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _example_rows(
+    attack: Attack, block: Block, scored: npt.NDArray[np.bool_], value: Any
+) -> dict[str, Array]:
+    if not isinstance(value, Mapping) or not value:
+        raise AttackError(
+            f"attack {attack.name!r} of kind 'examples' returned {type(value).__name__}; expected columns, "
+            "{name: (e,) array}"
+        )
+    rows: dict[str, Array] = {"example": block.examples[scored]}
+    for name, column in value.items():
+        rows[name] = _example_column(attack, name, np.asarray(column), scored)
+    return rows
+
+
+def _example_column(attack: Attack, name: str, column: Array, scored: npt.NDArray[np.bool_]) -> Array:
+    if column.shape != scored.shape or column.dtype.kind not in "fiub":
+        raise AttackError(
+            f"attack {attack.name!r} returned column {name!r} of shape {column.shape} and dtype "
+            f"{column.dtype}; expected numbers of shape {scored.shape}"
+        )
+    kept = column[scored]
+    if not np.isfinite(kept).all():
+        raise AttackError(f"attack {attack.name!r} returned NaN or infinity in column {name!r}")
+    return kept.astype({"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}[column.dtype.kind])

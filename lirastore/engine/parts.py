@@ -1,0 +1,170 @@
+"""Parquet parts: written aside row group by row group, published once, found again by a run that resumes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lirastore.engine.checks import Extremes
+from lirastore.engine.plan import GROUP_ROWS
+from lirastore.errors import AttackError
+from lirastore.results import PartObject
+from lirastore.store.fsio import fsync_dir
+
+__all__ = ["Part", "PartWriter", "find_part"]
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+_FOOTER_KEY = "lirastore"
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+# Measured on 1 M rows, one core: 30 ms and 8.5 MB, against 74 ms and 10.9 MB with pyarrow's defaults. The ids
+# are arithmetic and all but vanish as differences; scores are noise, which no codec shrinks fast enough.
+_INTEGERS = "DELTA_BINARY_PACKED"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A published part: what it holds, its columns, and the extremes of the signals it was computed from."""
+
+    object: PartObject
+    columns: tuple[str, ...]
+    extremes: Mapping[str, Extremes]
+
+
+class PartWriter:
+    """Writes one part beside its final place; `publish` puts it there, leaving without it removes it.
+
+    Columns are what the first `append` brings: int64, float64 or bool arrays of one length.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+        self._rows: list[Columns] = []
+        self._waiting = 0
+        self._writer: Any = None
+        self._columns: tuple[str, ...] = ()
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def append(self, columns: Columns) -> None:
+        """Adds rows; they are written in groups of about GROUP_ROWS."""
+        rows = len(next(iter(columns.values())))
+        if self._waiting and self._waiting + rows > GROUP_ROWS:
+            self._flush()
+        if self._columns and tuple(columns) != self._columns:
+            raise AttackError(f"columns changed from {self._columns} to {tuple(columns)} between blocks")
+        self._columns = tuple(columns)
+        self._rows.append(columns)
+        self._waiting += rows
+
+    def publish(self, extremes: Mapping[str, Extremes]) -> Part:
+        """Closes, fsyncs and publishes the part; a part that stands there already is kept as it is.
+
+        That one is another process's, running the same attack over the same models: a document may name it
+        already, with its digest.
+        """
+        self._flush()
+        footer = {name: ends.to_json() for name, ends in extremes.items()}
+        self._writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer)})
+        self._writer.close()
+        with self._aside.open("rb") as file:
+            os.fsync(file.fileno())
+        _publish(self._aside, self.path)
+        return Part(_object(self.path), self._columns, extremes)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self._aside.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        arrays = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._columns}
+        if self._writer is None:
+            self._writer = self._open(arrays)
+        table = pa.Table.from_arrays([_arrow(values) for values in arrays.values()], schema=self._schema)
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+        self._rows, self._waiting = [], 0
+
+    def _open(self, arrays: Columns) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        types = {name: pa.from_numpy_dtype(values.dtype) for name, values in arrays.items()}
+        self._schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+        integers = [name for name, kind in types.items() if pa.types.is_integer(kind)]
+        return pq.ParquetWriter(
+            self._aside,
+            self._schema,
+            version="2.6",
+            store_schema=False,
+            use_dictionary=False,
+            column_encoding=dict.fromkeys(integers, _INTEGERS),
+            compression={name: "ZSTD" if name in integers else "NONE" for name in types},
+        )
+
+
+def _arrow(values: npt.NDArray[Any]) -> Any:
+    """An Arrow array of the same numbers. Not by `pa.array`: that imports pandas where there is one, 50 MB."""
+    import pyarrow as pa
+
+    stored = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else values
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(stored)])
+
+
+def _publish(aside: Path, path: Path) -> None:
+    """Gives a finished file its final name unless something stands there. Durable on return."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        aside.replace(path)  # of a filesystem without hard links: over an equal file, if any
+    fsync_dir(path.parent)
+
+
+def _object(path: Path) -> PartObject:
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return PartObject(pq.read_metadata(path).num_rows, path.stat().st_size, digest)
+
+
+def find_part(path: Path) -> Part | None:
+    """A part that an earlier attempt at this run published; None if there is none that can be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return None
+    try:
+        footer = pq.read_metadata(path)
+        extremes = json.loads(footer.metadata[_FOOTER_KEY.encode()])
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        path.unlink(missing_ok=True)  # damaged since: computed again
+        return None
+    columns = tuple(footer.schema.names)
+    return Part(_object(path), columns, {name: Extremes(**ends) for name, ends in extremes.items()})

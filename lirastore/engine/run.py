@@ -1,0 +1,364 @@
+"""Runs attacks: what is to be done, the passes over the blocks, and the documents at the very end."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lirastore import __version__, results
+from lirastore.engine.blocks import Job, Scoring, Watch, score_block, summarise_block
+from lirastore.engine.checks import membership_warnings, merge_extremes, scored_examples, signal_warnings
+from lirastore.engine.parts import Part, find_part
+from lirastore.engine.plan import Options, Plan, Reading, bytes_read, first_passes, plan, readings, signals_of
+from lirastore.errors import InputError, LirastoreError, MissingData, name_some
+from lirastore.results import Result
+
+if TYPE_CHECKING:
+    from lirastore.attacks import Attack, Summary
+    from lirastore.store import LogitStore
+
+__all__ = ["feasible", "run"]
+
+Span = tuple[int, int]
+
+
+def run(store: LogitStore, attacks: Sequence[Attack], options: Options | None = None) -> list[Result]:
+    """Scores every committed model as target with all `attacks`, in one pass over the store.
+
+    Attacks that are up to date (same parameters, options, models and library version) are left as they are
+    unless `options.force`. A run that was interrupted is resumed: its finished parts are kept. The result
+    documents are replaced at the very end; until then the results before stay current.
+
+    Returns the current results in the order of `attacks`.
+
+    Raises:
+        MissingData: no committed model, a signal that the store cannot give, examples with too few models.
+        MemoryBudgetError: not even the smallest block fits `options.memory`.
+        DamagedStore: committed data is absent, fails its checksum, or is NaN or infinite.
+        AttackError: an attack function failed or returned something other than finite scores.
+        KeyboardInterrupt: after the tasks have stopped; call again to resume.
+    """
+    options = options or Options()
+    _check_names(attacks)
+    snapshot = _Snapshot.take(store)
+    done = results.current(store.lira)
+    fresh = [_identity(attack, snapshot, options) for attack in attacks]
+    todo = [
+        attack
+        for attack, identity in zip(attacks, fresh, strict=True)
+        if options.force or not _up_to_date(done.get(attack.name), identity, store.lira)
+    ]
+    _say_kept([attack.name for attack in attacks if attack not in todo], options)
+    if todo:
+        done |= {result.attack: result for result in _Run(store, snapshot, todo, options, done).execute()}
+    return [done[attack.name] for attack in attacks]
+
+
+def feasible(
+    store: LogitStore, attacks: Iterable[Attack], options: Options | None = None
+) -> tuple[list[Attack], dict[str, LirastoreError]]:
+    """Which of the attacks the store has the data for, and for the others, by name, why not.
+
+    Looks at metadata and membership only.
+    """
+    options = options or Options()
+    snapshot = _Snapshot.take(store)
+    able: list[Attack] = []
+    refused: dict[str, LirastoreError] = {}
+    for attack in attacks:
+        try:
+            passes: list[Sequence[Attack | Summary]] = [*first_passes([attack]), [attack]]
+            for parts in passes:
+                readings(store, signals_of(parts))
+            _scored(attack, snapshot, options)
+            able.append(attack)
+        except MissingData as error:
+            refused[attack.name] = error
+    return able, refused
+
+
+def _check_names(attacks: Sequence[Attack]) -> None:
+    names = [attack.name for attack in attacks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"attacks {name_some(twice)} were asked for more than once; results go by name")
+
+
+def _say(message: str, options: Options) -> None:
+    if options.progress:
+        print(message, file=sys.stderr)
+
+
+def _say_kept(names: list[str], options: Options) -> None:
+    if names:
+        _say(f"up to date: {name_some(names)} (--force computes again)", options)
+
+
+# --- what a run is of ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Snapshot:
+    """The store as it was when the run began; (M,) models, (M, E) member, (E,) labels and attackable."""
+
+    models: np.ndarray[Any, Any]
+    set_digest: str
+    member: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, Any]
+    attackable: np.ndarray[Any, Any] | None
+
+    @classmethod
+    def take(cls, store: LogitStore) -> _Snapshot:
+        models, digest = store.committed(), store.set_digest()
+        while not np.array_equal(models, again := store.committed()):  # a commit came in between
+            models, digest = again, store.set_digest()
+        if not len(models):
+            raise MissingData(f"{store.path} has no committed model yet; train or ingest models first")
+        return cls(models, digest, store.membership(models), store.labels(), store.attackable())
+
+
+def _identity(attack: Attack, snapshot: _Snapshot, options: Options) -> dict[str, Any]:
+    """The fields of a result that decide whether it is up to date."""
+    return {
+        "attack": attack.name,
+        "kind": attack.kind,
+        "parameters": json.loads(json.dumps(dict(attack.parameters))),
+        "preset": str(attack.parameters.get("preset", options.preset)),
+        "set_digest": snapshot.set_digest,
+        "equal_counts": options.equal_counts,
+        "seed": options.seed,
+        "options": {"source": options.source, "skip_unattackable": options.skip_unattackable},
+        "library_version": __version__,
+    }
+
+
+def _up_to_date(result: Result | None, identity: Mapping[str, Any], lira: Path) -> bool:
+    if result is None or any(getattr(result, key) != value for key, value in identity.items()):
+        return False
+    sizes = [part.bytes for part in result.objects.values()]
+    return all(
+        file.is_file() and file.stat().st_size == size
+        for file, size in zip(result.files(lira), sizes, strict=True)
+    )
+
+
+def _run_id(identity: Mapping[str, Any], blocks: Sequence[Span], replaces: str | None) -> str:
+    """The same for the same work cut the same way, so that an interrupted run finds its parts again.
+
+    A forced run is told apart by the run that it `replaces`, whose files stay as they are until it is done.
+    """
+    import pyarrow
+
+    versions = {"numpy": np.__version__, "pyarrow": pyarrow.__version__}
+    document = {**identity, **versions, "blocks": blocks, "replaces": replaces}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _scored(attack: Attack, snapshot: _Snapshot, options: Options) -> np.ndarray[Any, Any]:
+    return scored_examples(
+        attack,
+        snapshot.member,
+        snapshot.attackable,
+        equal_counts=options.equal_counts,
+        skip=options.skip_unattackable,
+    )
+
+
+# --- the run -------------------------------------------------------------------------------------
+
+
+class _Run:
+    """One pass for all attacks that are not up to date, with a first pass where one is declared."""
+
+    def __init__(
+        self,
+        store: LogitStore,
+        snapshot: _Snapshot,
+        attacks: Sequence[Attack],
+        options: Options,
+        current: Mapping[str, Result],
+    ) -> None:
+        self.began = time.perf_counter()
+        self.options = options
+        self.store = store
+        self.current = current
+        self.snapshot = snapshot
+        self.plan: Plan = plan(store, attacks, options)
+        self.identities = {attack.name: _identity(attack, snapshot, options) for attack in attacks}
+        self.scorings = [
+            Scoring(attack, _scored(attack, snapshot, options), self._run_id(attack), store.lira)
+            for attack in attacks
+        ]
+        self.job = Job(
+            store=store,
+            models=snapshot.models,
+            member=snapshot.member,
+            labels=snapshot.labels,
+            attackable=snapshot.attackable,
+            grid=self.plan.grid,
+            equal_counts=options.equal_counts,
+            seed=options.seed,
+            preset=options.preset,
+        )
+        self.parts: dict[tuple[str, int], Part] = {}
+
+    def _run_id(self, attack: Attack) -> str:
+        before = self.current.get(attack.name) if self.options.force else None
+        return _run_id(self.identities[attack.name], self.plan.blocks, before.run if before else None)
+
+    def execute(self) -> list[Result]:
+        """Computes what is missing of every run, then publishes the documents."""
+        self._prepare_folders()
+        pending = self._pending()
+        first = first_passes(scoring.attack for _, missing in pending for scoring in missing)
+        total = sum(self._bytes(self._needed(summaries), self.plan.blocks) for summaries in first)
+        total += sum(self._bytes(self._needed(_attacks(missing)), [span]) for span, missing in pending)
+        with _Bar(self.plan.attacks, total, self.options) as bar:
+            watch = Watch(bar.advance)
+            known: dict[str, Any] = {}
+            for summaries in first:
+                known |= self._summarise(summaries, known, watch)
+            self._score(pending, known, watch)
+        self.bytes_read = bar.bytes
+        return [self._finish(scoring) for scoring in self.scorings]
+
+    def _prepare_folders(self) -> None:
+        for scoring in self.scorings:
+            scoring.part_file(0).parent.mkdir(parents=True, exist_ok=True)
+
+    def _pending(self) -> list[tuple[Span, list[Scoring]]]:
+        """Blocks with the attacks whose part of them does not exist yet; keeps the parts that do."""
+        pending = []
+        for span in self.plan.blocks:
+            missing = [scoring for scoring in self.scorings if not self._keep(scoring, span[0])]
+            if missing:
+                pending.append((span, missing))
+        if self.parts:
+            planned = len(self.plan.blocks) * len(self.scorings)
+            _say(f"resuming: {len(self.parts)} of {planned} parts are there already", self.options)
+        return pending
+
+    def _keep(self, scoring: Scoring, first: int) -> bool:
+        part = find_part(scoring.part_file(first))
+        if part is None:
+            return False
+        self.parts[scoring.attack.name, first] = part
+        return True
+
+    def _needed(self, parts: Iterable[Attack | Summary]) -> tuple[Reading, ...]:
+        return readings(self.store, signals_of(parts), self.options.source)
+
+    def _bytes(self, needed: Iterable[Reading], blocks: Sequence[Span]) -> int:
+        return sum(bytes_read(reading.array, blocks) for reading in needed) * len(self.snapshot.models)
+
+    def _summarise(
+        self, summaries: Sequence[Summary], known: Mapping[str, Any], watch: Watch
+    ) -> dict[str, Any]:
+        """A first pass; states are combined in the order of the tiles, whatever the blocks and threads."""
+        needed = self._needed(summaries)
+        tasks = [
+            functools.partial(summarise_block, self.job, needed, known, watch, summaries, span)
+            for span in self.plan.blocks
+        ]
+        states = [tile for block in self._compute(tasks, watch) for tile in block]
+        return {
+            summary.key: summary.finalise(functools.reduce(summary.combine, (tile[index] for tile in states)))
+            for index, summary in enumerate(summaries)
+        }
+
+    def _score(
+        self, pending: Sequence[tuple[Span, list[Scoring]]], known: Mapping[str, Any], watch: Watch
+    ) -> None:
+        tasks = [
+            functools.partial(
+                score_block, self.job, self._needed(_attacks(missing)), known, watch, missing, span
+            )
+            for span, missing in pending
+        ]
+        found = self._compute(tasks, watch)
+        for (span, _), parts in zip(pending, found, strict=True):
+            self.parts |= {(name, span[0]): part for name, part in parts.items()}
+
+    def _compute(self, tasks: Sequence[Callable[[], Any]], watch: Watch) -> list[Any]:
+        """Runs the tasks on Dask's threads; an error or an interrupt stops the others, and is raised."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from dask.base import compute
+        from dask.delayed import delayed
+
+        calls = [delayed(task, pure=False)() for task in tasks]
+        with ThreadPoolExecutor(self.plan.threads, thread_name_prefix="lirastore") as pool:
+            try:
+                # the pool itself: naming the threaded scheduler makes dask import distributed, 40 MB
+                found = compute(*calls, scheduler=pool, optimize_graph=False)  # type: ignore[no-untyped-call]
+                return list(found)
+            except BaseException:
+                watch.cancelled.set()
+                raise
+
+    def _finish(self, scoring: Scoring) -> Result:
+        """Publishes the document of one attack."""
+        attack = scoring.attack
+        firsts = [start for start, _ in self.plan.blocks]
+        parts = {scoring.part(first): self.parts[attack.name, first] for first in firsts}
+        extremes = merge_extremes([part.extremes for part in parts.values()])
+        result = Result(
+            **self.identities[attack.name],
+            run=scoring.run,
+            columns=next(iter(parts.values())).columns,
+            parts=tuple(parts),
+            objects={path: part.object for path, part in parts.items()},
+            models=tuple(self.snapshot.models.tolist()),
+            seconds=round(time.perf_counter() - self.began, 3),
+            bytes_read=self.bytes_read,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            warnings=(
+                *membership_warnings(attack, self.snapshot.member, scoring.scored, self.options.equal_counts),
+                *signal_warnings(attack, extremes),
+            ),
+        )
+        results.publish(self.store.lira, result)
+        return result
+
+
+def _attacks(scorings: Iterable[Scoring]) -> list[Attack]:
+    return [scoring.attack for scoring in scorings]
+
+
+class _Bar:
+    """Progress in bytes on stderr, off when that is no terminal; counts the bytes in any case."""
+
+    def __init__(self, attacks: Sequence[str], total: int, options: Options) -> None:
+        from tqdm import tqdm
+
+        self.bytes = 0
+        self._bar = tqdm(
+            desc=name_some(attacks, 3),
+            total=total,
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            disable=None if options.progress else True,
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def advance(self, size: int) -> None:
+        """Counts bytes read; called by the tasks' threads."""
+        with self._bar.get_lock():
+            self.bytes += size
+            self._bar.update(size)

@@ -1,0 +1,296 @@
+"""The public facade: make, open and import experiments; attack, query and report them.
+
+store = lirastore.create("cifar10.lira", labels=y, classes=10, models=256, augmentations=["identity", "flip"])
+with store.writer(model=17) as w:
+    w.write(logits, examples=slice(0, 512))
+store.attack("lira_online")
+store.sql("from tpr_at_fpr(0.001)").df()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lirastore import store as _store
+from lirastore import subsets
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy.typing as npt
+    import xarray
+
+    from lirastore.attacks import Attack
+    from lirastore.catalog import QueryResult
+    from lirastore.importers import IngestReport
+    from lirastore.results import Result
+
+Anything = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class AttackStatus:
+    """One attack that has been run: how many models it covered, and whether models came or went since."""
+
+    name: str
+    models: int
+    stale: bool
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a store holds: planned and committed models, attempts nobody works on, attacks."""
+
+    models: int
+    committed: int
+    pending: list[int]
+    stale_attempts: int
+    attacks: list[AttackStatus]
+
+
+class Store:
+    """One experiment: a LogitStore (`.logits`) with everything that can be done with it.
+
+    Made by `lirastore.create`, `lirastore.open` or `lirastore.ingest`.
+    """
+
+    def __init__(self, logits: _store.LogitStore) -> None:
+        self.logits = logits
+
+    def __repr__(self) -> str:
+        info = self.info
+        return (
+            f"<lirastore.Store {str(self.path)!r}: {len(self.committed())} of {info.models} models, "
+            f"{info.examples} examples, {len(info.augmentations)} augmentations, {info.classes} classes>"
+        )
+
+    @property
+    def path(self) -> Path:
+        """Where the store is."""
+        return self.logits.path
+
+    @property
+    def info(self) -> _store.StoreInfo:
+        """The fixed facts: shape, dtype, augmentations, subset design, versions."""
+        return self.logits.info
+
+    def committed(self) -> npt.NDArray[Any]:
+        """The committed models' ids, sorted, (K,) int64; read from the commit markers at each call."""
+        return self.logits.committed()
+
+    @property
+    def membership(self) -> npt.NDArray[Any]:
+        """(M, E) bool: which examples each planned model is to train on, committed or not."""
+        import numpy as np
+
+        return self.logits.membership(np.arange(self.info.models))
+
+    @property
+    def dataset(self) -> xarray.Dataset:
+        """A lazy xarray.Dataset of the committed models, labelled by model, example and augmentation."""
+        return self.logits.dataset
+
+    def writer(
+        self, model: int, *, metadata: Mapping[str, Any] | None = None, scratch: Anything | None = None
+    ) -> _store.ModelWriter:
+        """Opens model `model` for writing; leaving the block commits it, an exception leaves nothing visible.
+
+        Raises UnknownModel or AlreadyCommitted at once; see `ModelWriter.write` for what a batch may be.
+        """
+        return self.logits.writer(
+            model, metadata=metadata, scratch=None if scratch is None else Path(scratch)
+        )
+
+    def attack(
+        self,
+        *attacks: str | Attack,
+        memory: int | None = None,
+        threads: int | None = None,
+        preset: str = "paper",
+        equal_counts: bool = False,
+        seed: int = 0,
+        force: bool = False,
+        skip_unattackable: bool = False,
+        progress: bool = True,
+    ) -> list[Result]:
+        """Scores every committed model as target, leave-one-out, in one pass over the data for all `attacks`.
+
+        `attacks` are names, `path/to/file.py:function`, functions decorated with `lirastore.attack`, or
+        points of the algebra made by `lirastore.attacks.compose`. `memory` is a budget in bytes (default: a
+        quarter of the machine's). An attack that is up to date is skipped unless `force`. Scores land in
+        Parquet, higher always means member; read them with `sql`.
+
+        Raises AttackError (no such attack), MissingData (the store lacks what it needs, or an example falls
+        short of the minimum counts), MemoryBudgetError, DamagedStore.
+        """
+        from lirastore import engine
+        from lirastore.attacks import resolve
+
+        options = engine.Options(
+            memory=memory,
+            threads=threads,
+            preset=preset,
+            equal_counts=equal_counts,
+            seed=seed,
+            force=force,
+            skip_unattackable=skip_unattackable,
+            progress=progress,
+        )
+        return engine.run(self.logits, [resolve(attack, preset=preset) for attack in attacks], options)
+
+    def attacks(self, *, preset: str = "paper") -> tuple[list[str], dict[str, str]]:
+        """The named attacks that this store has the data for, and why each of the others cannot run."""
+        from lirastore import engine
+
+        return engine.runnable(self.logits, preset=preset)
+
+    def sql(self, sql: str, *, memory: int | None = None, threads: int | None = None) -> QueryResult:
+        """Answers one read-only SQL statement over the views (`.df()`, `.arrow()`, `.fetchall()`, …).
+
+        Raises QueryError for anything but a single SELECT (FROM-first, DESCRIBE and SUMMARIZE included).
+        """
+        from lirastore import catalog
+
+        return catalog.query(self.logits, sql, memory=memory, threads=threads)
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """An ordinary DuckDB connection with the views, so that a notebook can join its own frames."""
+        from lirastore import catalog
+
+        return catalog.connect(self.logits)
+
+    def report(self, output: Anything, *, png: Anything | None = None, svg: Anything | None = None) -> Path:
+        """Writes the self-contained HTML report (and the ROC alone as PNG or SVG); returns its path."""
+        from lirastore.report import write_report
+
+        write_report(
+            self.logits,
+            Path(output),
+            png=None if png is None else Path(png),
+            svg=None if svg is None else Path(svg),
+        )
+        return Path(output)
+
+    def export(self, file: Anything) -> Path:
+        """Writes the committed models as one `.npz`, the exchange form that `ingest` reads."""
+        from lirastore import importers
+
+        importers.export(self.logits, Path(file))
+        return Path(file)
+
+    def status(self) -> Status:
+        """What is committed, pending and stale; writes nothing."""
+        from lirastore import results
+
+        found = _store.status(self.logits)
+        attacks = [
+            AttackStatus(name, len(result.models), results.is_stale(result, self.logits))
+            for name, result in sorted(results.current(self.logits.lira).items())
+        ]
+        return Status(found.models, found.committed, found.pending, found.stale_attempts, attacks)
+
+    def verify(self, *, progress: bool = True) -> _store.VerifyReport:
+        """Checks every digest: logits, signals, membership, labels, and the results' files."""
+        from lirastore import results
+
+        return _store.verify_store(self.logits, results=results.verify_results, progress=progress)
+
+    def gc(self, *, older_than: timedelta = timedelta(hours=24)) -> _store.GcReport:
+        """Removes attempts of committed models, abandoned attempts, and runs that no attack points at."""
+        from lirastore import results
+
+        return _store.gc_store(self.logits, older_than=older_than, results=results.remove_old_runs)
+
+    def discard(self, models: Iterable[int]) -> None:
+        """Withdraws committed models; they can be trained again. Raises ModelNotCommitted."""
+        _store.discard(self.logits, list(models))
+
+
+def open(path: Anything) -> Store:
+    """Opens the store at `path`. Raises NotAStore, or FormatVersionError if a newer lirastore wrote it."""
+    return Store(_store.open_store(Path(path)))
+
+
+def create(
+    path: Anything,
+    *,
+    labels: npt.ArrayLike,
+    classes: int | None,
+    models: int,
+    augmentations: Sequence[str] | int,
+    design: str = "balanced",
+    keep_fraction: float = 0.5,
+    seed: int = 0,
+    membership: npt.ArrayLike | None = None,
+    dtype: str = "float32",
+    name: str = "",
+    preview: npt.ArrayLike | None = None,
+    attackable: npt.ArrayLike | None = None,
+    signals: Sequence[str] = (),
+) -> Store:
+    """Plans a store at `path`, atomically; the membership matrix is drawn here, once.
+
+    labels (E,) ints in [0, classes); augmentations: their names, or how many; design: `balanced`,
+    `bernoulli` or `carlini` (see `lirastore.subsets`), unless `membership` (M, E) bool is given. With
+    classes=None the store is signal-only: no logits, `scaled_logit` is written directly. preview
+    (E, H, W, channel) uint8: pictures for the report. attackable (E,) bool: which examples may be scored.
+    signals: names of auxiliary arrays that the writer takes beside the logits.
+
+    Raises StoreExists if anything stands at `path`, InputError for bad values.
+    """
+    import numpy as np
+
+    label = np.asarray(labels)
+    plan: dict[str, Any]
+    if membership is None:
+        drawn = subsets.draw(
+            design, models=models, examples=len(label), keep_fraction=keep_fraction, seed=seed
+        )
+        plan = {"scheme": design, "seed": seed, "keep_fraction": keep_fraction}
+    else:
+        drawn = np.asarray(membership)
+        plan = {"scheme": "given"}
+    return Store(
+        _store.create(
+            Path(path),
+            labels=label,
+            membership=drawn,
+            augmentations=augmentations,
+            classes=classes,
+            dtype=dtype,
+            name=name,
+            design=plan,
+            preview=None if preview is None else np.asarray(preview),
+            attackable=None if attackable is None else np.asarray(attackable),
+            signals=signals,
+        )
+    )
+
+
+def ingest(
+    source: Anything,
+    path: Anything,
+    *,
+    format: str = "auto",
+    allow_missing: bool = False,
+    epoch: int | None = None,
+    progress: bool = True,
+    report: Callable[[IngestReport], None] | None = None,
+) -> Store:
+    """Imports somebody else's outputs into the store at `path`, made if absent; resumable.
+
+    `format`: see `lirastore.importers`. The structure of everything is checked before the first write;
+    `report` is called with what was imported. Raises SourceError naming file and expectation.
+    """
+    from lirastore import importers
+
+    done = importers.ingest(
+        Path(source), Path(path), format=format, allow_missing=allow_missing, epoch=epoch, progress=progress
+    )
+    if report is not None:
+        report(done)
+    return open(path)

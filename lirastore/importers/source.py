@@ -1,0 +1,158 @@
+"""What a foreign layout must tell before anything is written, and how its values are streamed.
+
+An importer is a module of this package that satisfies `Importer`: a sentence, a cheap look, and a scan
+that checks the structure of everything and returns an `Experiment`. Creating, comparing, resuming and
+committing are `run.py`'s, the same for all layouts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lirastore.errors import SourceError, name_some
+
+__all__ = [
+    "Batch",
+    "Experiment",
+    "Importer",
+    "Options",
+    "SourceModel",
+    "check_labels",
+    "missing_models",
+    "parse_json",
+]
+
+
+class Batch(NamedTuple):
+    """Consecutive examples of one model; `values` has the keyword arguments of `ModelWriter.write`."""
+
+    examples: slice
+    values: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller of `ingest` asked for, as far as it concerns a scan."""
+
+    allow_missing: bool = False
+    epoch: int | None = None
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """One model that the source holds: who it is, and a stream of its values.
+
+    model: its row in the store. origin: the file, for messages. source_id: its name in the source.
+    fingerprint: changes when the model's values do, as far as that can be told cheaply. stream(counts):
+    yields batches in ascending order that cover every example once, each in memory of its own; what it
+    counts on the way (clipped values) goes into `counts`.
+    """
+
+    model: int
+    origin: str
+    source_id: str
+    fingerprint: str
+    metadata: Mapping[str, Any]
+    stream: Callable[[dict[str, int]], Iterator[Batch]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A source whose structure has been checked, all of it: what the store is created from.
+
+    labels (E,) int64; membership (M, E) bool, with all-False rows for the `unknown_masks` of the `missing`
+    ones. classes None where there are no logits. models: in the order in which they are read fastest.
+    preview(warnings) makes the (E, H, W, channel) uint8 pictures, and is only called when a store is
+    created. signals: auxiliary arrays and their dims. resources: closed when the import ends.
+    """
+
+    format: str
+    name: str
+    labels: NDArray[np.int64]
+    membership: NDArray[np.bool_]
+    augmentations: tuple[str, ...]
+    classes: int | None
+    dtype: str
+    models: tuple[SourceModel, ...]
+    missing: tuple[int, ...] = ()
+    unknown_masks: tuple[int, ...] = ()
+    design: Mapping[str, Any] = field(default_factory=dict)
+    preview: Callable[[list[str]], NDArray[np.uint8] | None] | None = None
+    attackable: NDArray[np.bool_] | None = None
+    signals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    resources: ExitStack = field(default_factory=ExitStack)
+
+
+class Importer(Protocol):
+    """One layout. Modules satisfy it: `lirastore.importers.carlini` is an Importer."""
+
+    @property
+    def EXPECTS(self) -> str:
+        """What a source of this layout looks like, in a few words."""
+
+    def recognises(self, source: Path) -> bool:
+        """Whether `source` looks like this layout, judged by names alone."""
+
+    def scan(self, source: Path, options: Options) -> Experiment:
+        """Checks the structure of all models. Raises SourceError; writes nothing."""
+
+
+def check_labels(
+    labels: NDArray[Any], where: str, *, examples: int, classes: int | None
+) -> NDArray[np.int64]:
+    """Labels as (E,) int64.
+
+    In [0, classes), or from -1 (none) up where there are no classes. Raises SourceError for another shape, a
+    non-integer type, or a label out of range.
+    """
+    if labels.shape != (examples,):
+        raise SourceError(
+            f"{where}: labels have the shape {labels.shape}, expected ({examples},), one for each example of "
+            f"the models' outputs; labels and outputs must come from the same, uncut data set"
+        )
+    if labels.dtype.kind not in "iu":
+        raise SourceError(f"{where}: labels are {labels.dtype}, expected whole numbers; save them as int64")
+    lowest, highest = (-1, np.iinfo(np.int64).max) if classes is None else (0, classes - 1)
+    bad = np.flatnonzero((labels < lowest) | (labels > highest))
+    if len(bad):
+        bound = "-1 or more" if classes is None else f"0 to {highest}, as the outputs have {classes} classes"
+        raise SourceError(
+            f"{where}: label {labels[bad[0]]} of example {bad[0]} is out of range "
+            f"({len(bad)} such): expected {bound}"
+        )
+    return labels.astype(np.int64)
+
+
+def missing_models(missing: Sequence[int], models: int, where: Path, *, allowed: bool, why: str = "") -> None:
+    """Raises SourceError naming the models that have no outputs, unless that is allowed."""
+    if missing and not allowed:
+        raise SourceError(
+            f"{where}: {len(missing)} of {models} models are missing: {name_some(missing)}{why}; complete "
+            f"the "
+            f"experiment, or pass --allow-missing (allow_missing=True) to import the others: row m stays "
+            f"model m"
+        )
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """JSON, strictly: SourceError for NaN and Infinity, which Python writes and no other reader takes."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise SourceError(
+            f"{where}: {constant} is no JSON value; put a finite number, null or a string in its place"
+        )
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SourceError(f"{where}: not valid JSON ({error}); correct it, or move it away") from error

@@ -1,0 +1,17 @@
+"""Exact leave-one-out moments of the IN and OUT models: every model in turn is the target.
+
+counts.py     which models stand beside a target: all others, or equally many IN and OUT
+masked.py     reductions over marked models, without branches
+downdate.py   moments of a column without each of its values in turn
+medians.py    the same for medians
+loo.py        `Loo`: all of it for a tile of examples
+pooled.py     the variance pooled over all examples, as sums that merge
+"""
+
+from __future__ import annotations
+
+from lirastore.moments.counts import Others, all_others, equal_others
+from lirastore.moments.loo import Loo
+from lirastore.moments.pooled import PooledSums, PooledVariance
+
+__all__ = ["Loo", "Others", "PooledSums", "PooledVariance", "all_others", "equal_others"]

@@ -1,0 +1,130 @@
+"""Which models stand beside each target: all others, or equally many IN and OUT.
+
+On a balanced design, leaving out a member leaves one IN model fewer, leaving out a non-member one OUT model
+fewer; with ddof-0 variances that difference alone tells them apart. Equal counts cut both sides to
+k = min(n_in, n_out), counted after the target is left out. Who is dropped is settled by an order of the models
+that depends on nothing but the seed, the example and the model: not on membership, nor on the cut into tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Others", "all_others", "equal_others", "model_order"]
+
+Bool = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+
+# A key is 44 bits of hash, then the model's id: no two models of an example ever share one.
+_MODEL_BITS = np.uint64(20)
+_NO_KEY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+@dataclass(frozen=True)
+class Others:
+    """For each example, the models that enter the statistics, by where the target stands.
+
+    The masks mark IN models where `member` is true and OUT models where it is false; None marks every model.
+
+    Attributes:
+        n_in, n_out: (M, e) int64, how many of each side stand beside target t.
+        cross: (M, e) or None: of the side that the target is not on.
+        base: (M, e) or None: of the target's own side, the target included, to be left out.
+        spare: (M, e) or None: of the target's own side, for targets that `base` does not hold.
+    """
+
+    n_in: Int64
+    n_out: Int64
+    cross: Bool | None = None
+    base: Bool | None = None
+    spare: Bool | None = None
+
+
+def all_others(member: Bool) -> Others:
+    """Every other model: (n_in − 1, n_out) beside a member, (n_in, n_out − 1) beside a non-member."""
+    n_in = np.count_nonzero(member, axis=0)
+    n_out = len(member) - n_in
+    return Others(n_in=n_in - member, n_out=n_out - ~member)
+
+
+def equal_others(
+    member: Bool, *, models: Int64, examples: Int64, seed: int, limit: int | None = None
+) -> Others:
+    """As many IN as OUT models: the first k of each side in `model_order`, the target passed over.
+
+    Args:
+        member: (M, e) bool.
+        models, examples: (M,), (e,) ids in the store.
+        seed: settles the order.
+        limit: at most so many models per side.
+    """
+    n_in = np.count_nonzero(member, axis=0)
+    n_out = len(member) - n_in
+    beside_member = np.maximum(np.minimum(n_in - 1, n_out), 0)
+    beside_other = np.maximum(np.minimum(n_in, n_out - 1), 0)
+    if limit is not None:
+        beside_member, beside_other = np.minimum(beside_member, limit), np.minimum(beside_other, limit)
+    prefix = _Prefixes(member, model_order(models, examples, seed))
+    base = prefix.take(beside_member + 1, beside_other + 1)
+    n_both = np.where(member, beside_member, beside_other)
+    return Others(
+        n_in=n_both,
+        n_out=n_both,
+        cross=prefix.take(beside_other, beside_member),
+        base=base,
+        spare=None if base.all() else prefix.take(beside_member, beside_other),
+    )
+
+
+class _Prefixes:
+    """The first models of each side of each example, in the order of their keys."""
+
+    def __init__(self, member: Bool, keys: UInt64) -> None:
+        self._member, self._keys = member, keys
+        self._sorted = [_sorted_keys(keys, side) for side in (member, ~member)]
+
+    def take(self, n_in: Int64, n_out: Int64) -> Bool:
+        """(M, e): the first n_in (e,) IN models and the first n_out OUT models."""
+        bounds = [
+            np.take_along_axis(keys, count[:, None], axis=1)[:, 0]
+            for keys, count in zip(self._sorted, (n_in, n_out), strict=True)
+        ]
+        return np.asarray(self._keys < np.where(self._member, *bounds))
+
+
+def _sorted_keys(keys: UInt64, side: Bool) -> UInt64:
+    """(e, M + 1): the keys of a side, ascending, then the greatest integer."""
+    count, examples = keys.shape
+    table = np.full((examples, count + 1), _NO_KEY)
+    np.copyto(table[:, :count], keys.T, where=side.T)
+    table.sort(axis=1)
+    return table
+
+
+def model_order(models: Int64, examples: Int64, seed: int) -> UInt64:
+    """(M, e) uint64 keys: ascending, they give each example its own order of the models.
+
+    Counter-based (splitmix64's finaliser over seed, example and model), so that the order is the same on every
+    platform, for every version of numpy and for every cut into tiles. Model ids are below 2^20.
+    """
+    with np.errstate(over="ignore"):
+        seeded = _mix(np.array([seed % 2**64], np.uint64))
+        by_example = _mix(seeded + examples.astype(np.uint64))
+        by_model = _mix(_mix(seeded) + models.astype(np.uint64))
+        keys = _mix(by_example[None, :] ^ by_model[:, None])
+    keys >>= _MODEL_BITS
+    keys <<= _MODEL_BITS
+    keys |= models.astype(np.uint64)[:, None]
+    return keys
+
+
+def _mix(value: UInt64) -> UInt64:
+    """Steele, Lea and Flood's splitmix64: one step of the counter and the finaliser."""
+    value = value + np.uint64(0x9E37_79B9_7F4A_7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+    return value ^ (value >> np.uint64(31))

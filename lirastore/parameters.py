@@ -1,0 +1,101 @@
+"""What the command line's options accept: sizes, durations, model ids, names."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import click
+
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+_SPANS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Bytes(click.ParamType):
+    """A size in bytes: 2GiB, 500MB, 1e9."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?i?)b?\s*", str(value), re.IGNORECASE)
+        try:
+            size = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
+        except (ValueError, KeyError):
+            size = 0
+        if size <= 0:
+            self.fail(
+                f"{value!r} is no size; expected bytes, or a number with a unit, as in 2GiB", param, ctx
+            )
+        return size
+
+
+class Hours(click.ParamType):
+    """A length of time: 90m, 24h, 7d."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
+        if not match:
+            self.fail(
+                f"{value!r} is no length of time; expected a number and s, m, h or d, as in 24h", param, ctx
+            )
+        return timedelta(**{_SPANS[match[2]]: float(match[1])})
+
+
+class Models(click.ParamType):
+    """Model ids and half-open ranges: 3,17,40:48."""
+
+    name = "models"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        ids: set[int] = set()
+        for part in str(value).split(","):
+            match = re.fullmatch(r"\s*(\d+)\s*(?::\s*(\d+)\s*)?", part)
+            if not match:
+                self.fail(
+                    f"{part!r} in {value!r} is no model id or range; expected e.g. 3,17,40:48", param, ctx
+                )
+            first = int(match[1])
+            ids.update(range(first, int(match[2]) if match[2] else first + 1))
+        return sorted(ids)
+
+
+class Names(click.ParamType):
+    """How many, or a comma-separated list of names."""
+
+    name = "count or names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | list[str]:
+        if isinstance(value, int | list):
+            return value
+        text = str(value).strip()
+        if text.isdigit():
+            return int(text)
+        # a comma inside parentheses belongs to the name: shift(+1,0)
+        return [name.strip() for name in re.split(r",(?![^(]*\))", text)]
+
+
+BYTES = Bytes()
+HOURS = Hours()
+MODELS = Models()
+NAMES = Names()

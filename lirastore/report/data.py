@@ -1,0 +1,276 @@
+"""What the report shows, pulled from a store: numbers by SQL over the views, signals by `LogitStore.read`.
+
+Everything is read through one connection and one listing of the committed models, so the parts of a report
+agree with each other. Rates and shares are between 0 and 1 here; the page turns them into percent.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lirastore import catalog, results
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from lirastore.results import Result
+    from lirastore.store import LogitStore, StoreInfo
+
+__all__ = [
+    "HEADLINE",
+    "OPERATING_POINTS",
+    "AttackRow",
+    "Curve",
+    "Exposed",
+    "Outputs",
+    "Rate",
+    "ReportData",
+    "gather",
+]
+
+SHOWN = 24  # examples with their pictures
+CLOSE_UP = 5  # of which the distributions are shown, beside a typical example's
+
+OPERATING_POINTS = {  # column of view `metrics` -> its false positive rate; 0: no false positive at all
+    "tpr_at_10pct": 0.1,
+    "tpr_at_1pct": 0.01,
+    "tpr_at_0_1pct": 0.001,
+    "tpr_at_0_01pct": 0.0001,
+    "tpr_at_0_001pct": 0.00001,
+    "tpr_at_0fp": 0.0,
+}
+HEADLINE = "tpr_at_0_1pct"
+_PACKAGES = ("lirastore", "numpy", "scipy", "zarr", "dask", "duckdb", "pyarrow", "matplotlib")
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A true positive rate and its 95% Clopper–Pearson interval, None where the data has none."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """The metrics of one attack, pooled over its targets; `rates` by column of `OPERATING_POINTS`."""
+
+    attack: str
+    targets: int
+    examples: int
+    auc: float | None
+    balanced_accuracy: float | None
+    rates: Mapping[str, Rate]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An attack's ROC, both (n,), ascending; between points it is a step."""
+
+    attack: str
+    fpr: Floats
+    tpr: Floats
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """One example as an attack sees it.
+
+    score_in, score_out: mean scores where it was a member and where not. detected: the share of the `held`
+    models trained on it whose score is above the threshold at 0.1% FPR. picture: (H, W, channel) uint8.
+    """
+
+    example: int
+    label: int
+    score_in: float | None
+    score_out: float | None
+    detected: float | None
+    held: int
+    picture: npt.NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The scaled logits of one example's first query: inside (k,) of models trained on it, outside (l,)."""
+
+    shown: Exposed
+    title: str
+    inside: Floats
+    outside: Floats
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows. `lead` is the attack whose most exposed examples are shown, if any ran."""
+
+    title: str
+    info: StoreInfo
+    committed: int
+    set_digest: str
+    non_members: int
+    train_accuracy: float | None
+    test_accuracy: float | None
+    attacks: tuple[AttackRow, ...]
+    curves: tuple[Curve, ...]
+    runs: tuple[Result, ...]
+    lead: str | None
+    exposed: tuple[Exposed, ...]
+    outputs: tuple[Outputs, ...]
+    versions: Mapping[str, str]
+    written_at: datetime
+
+    @property
+    def stale(self) -> tuple[Result, ...]:
+        """Results computed from other models (or labels, or membership) than those committed now."""
+        return tuple(run for run in self.runs if run.set_digest != self.set_digest)
+
+    @property
+    def headline(self) -> AttackRow | None:
+        """The metrics of the leading attack."""
+        return next((row for row in self.attacks if row.attack == self.lead), None)
+
+
+def gather(store: LogitStore) -> ReportData:
+    """Reads everything the report shows. Works before any attack has run, and on a read-only store.
+
+    Raises DamagedStore or ResultError for what cannot be read.
+    """
+    models = store.committed()
+    member = store.membership(models)
+    with catalog.connect(store) as connection:
+        attacks = tuple(_attack_rows(connection))
+        curves = tuple(_curve(connection, row.attack) for row in attacks)
+        train_accuracy, test_accuracy = _accuracies(connection)
+        lead = attacks[0].attack if attacks else None
+        exposed = _most_exposed(connection, store, lead, member)
+        typical = _typical(connection, store, lead, member)
+    return ReportData(
+        title=store.info.name or store.path.stem,
+        info=store.info,
+        committed=len(models),
+        set_digest=store.set_digest(),
+        non_members=int(member.size - member.sum()),
+        train_accuracy=train_accuracy,
+        test_accuracy=test_accuracy,
+        attacks=attacks,
+        curves=curves,
+        runs=tuple(results.current(store.lira).values()),
+        lead=lead,
+        exposed=exposed,
+        outputs=tuple(_outputs(store, models, member, exposed[:CLOSE_UP], typical)),
+        versions=_versions(),
+        written_at=datetime.now(UTC),
+    )
+
+
+# --- metrics ------------------------------------------------------------------------------------
+
+
+def _rows(connection: DuckDBPyConnection, sql: str, *values: object) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _attack_rows(connection: DuckDBPyConnection) -> Iterator[AttackRow]:
+    """The strongest attack first: by TPR at 0.1% FPR, then by AUC."""
+    for row in _rows(connection, f"from metrics order by {HEADLINE} desc nulls last, auc desc, attack"):
+        rates = {name: Rate(row[name], row[f"{name}_lo"], row[f"{name}_hi"]) for name in OPERATING_POINTS}
+        yield AttackRow(
+            row["attack"], row["targets"], row["examples"], row["auc"], row["balanced_accuracy"], rates
+        )
+
+
+def _curve(connection: DuckDBPyConnection, attack: str) -> Curve:
+    points = connection.execute(
+        "select roc.fpr, roc.tpr from roc where roc.attack = ? order by roc.fpr, roc.tpr", [attack]
+    ).fetchnumpy()
+    return Curve(attack, np.asarray(points["fpr"]), np.asarray(points["tpr"]))
+
+
+def _accuracies(connection: DuckDBPyConnection) -> tuple[float | None, float | None]:
+    row = connection.execute(
+        "select avg(try_cast(train_accuracy as double)), avg(try_cast(test_accuracy as double)) from models"
+    ).fetchone()
+    assert row is not None  # an aggregate without groups is one row
+    train, test = (value if value is not None and math.isfinite(value) else None for value in row)
+    return train, test
+
+
+# --- examples -----------------------------------------------------------------------------------
+
+
+def _most_exposed(
+    connection: DuckDBPyConnection, store: LogitStore, attack: str | None, member: npt.NDArray[np.bool_]
+) -> tuple[Exposed, ...]:
+    if attack is None:
+        return ()
+    return _with_pictures(store, member, _rows(connection, "from most_exposed(?, ?)", attack, SHOWN))
+
+
+def _typical(
+    connection: DuckDBPyConnection, store: LogitStore, attack: str | None, member: npt.NDArray[np.bool_]
+) -> tuple[Exposed, ...]:
+    """The example in the middle of the order of exposure, for comparison."""
+    if attack is None:
+        return ()
+    middle = """
+        select exposure.* from exposure where exposure.attack = ?
+        order by exposure.detected, exposure.mean_score_in - exposure.mean_score_out, exposure.example
+        limit 1 offset (select count(*) // 2 from exposure where exposure.attack = ?)
+    """
+    return _with_pictures(store, member, _rows(connection, middle, attack, attack))
+
+
+def _with_pictures(
+    store: LogitStore, member: npt.NDArray[np.bool_], rows: Sequence[Mapping[str, Any]]
+) -> tuple[Exposed, ...]:
+    examples = np.array([row["example"] for row in rows], dtype=np.int64)
+    pictures = store.preview(examples) if len(examples) else None
+    return tuple(
+        Exposed(
+            example=row["example"],
+            label=row["label"],
+            score_in=row["mean_score_in"],
+            score_out=row["mean_score_out"],
+            detected=row["detected"],
+            held=int(member[:, row["example"]].sum()),
+            picture=None if pictures is None else pictures[position],
+        )
+        for position, row in enumerate(rows)
+    )
+
+
+def _outputs(
+    store: LogitStore,
+    models: npt.NDArray[np.int64],
+    member: npt.NDArray[np.bool_],
+    exposed: Sequence[Exposed],
+    typical: Sequence[Exposed],
+) -> Iterator[Outputs]:
+    titled = [(shown, f"Most exposed, no. {rank}") for rank, shown in enumerate(exposed, start=1)]
+    for shown, title in [*titled, *((shown, "A typical example") for shown in typical)]:
+        example = shown.example
+        values = np.array(
+            [store.read("scaled_logit", model, example, example + 1).flat[0] for model in models.tolist()],
+            dtype=np.float64,
+        )
+        inside = member[:, example]
+        yield Outputs(shown, title, values[inside], values[~inside])
+
+
+def _versions() -> dict[str, str]:
+    versions = {"Python": platform.python_version()}
+    return versions | {package: metadata.version(package) for package in _PACKAGES}

@@ -1,0 +1,290 @@
+"""What attacks leave behind: Parquet parts of a run, and one small document that names the current run.
+
+    results/scores/<attack>/<run>/part-<first example>.parquet     kind "scores"
+    results/examples/<attack>/<run>/part-<first example>.parquet   kind "examples"
+    results/current/<attack>.json                                  points at the run; replaced atomically
+
+Readers take the exact files that a current document names and never list a directory, so two runs do not
+mix, and an unfinished run is invisible. Paths here are relative to `results/`, with forward slashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lirastore.errors import FormatVersionError, ResultError
+from lirastore.store.fsio import clock, move, remove_tree, write_atomic
+
+if TYPE_CHECKING:
+    from lirastore.store import LogitStore
+
+__all__ = [
+    "RESULTS_FORMAT",
+    "Kind",
+    "PartObject",
+    "Result",
+    "current",
+    "is_stale",
+    "part_path",
+    "publish",
+    "remove_old_runs",
+    "results_folder",
+    "run_folder",
+    "verify_results",
+]
+
+RESULTS_FORMAT = 1
+
+_TRASH = ".trash-"
+
+Kind = Literal["scores", "examples"]
+
+
+@dataclass(frozen=True)
+class PartObject:
+    """What a part holds, so that verification means something: rows, size in bytes, sha256 (hex)."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The current result of one attack, as its document states it.
+
+    `columns` are the Parquet columns in order: model, example, score, member (score: higher means member)
+    for kind "scores"; example and the attack's own columns for kind "examples". `parts` are in the order of
+    their first example; `models` are the committed models it was computed from, `set_digest` their digest.
+    `seconds` is wall time, `bytes_read` what was read of the store's arrays.
+    """
+
+    attack: str
+    run: str
+    kind: Kind
+    columns: tuple[str, ...]
+    parts: tuple[str, ...]
+    objects: Mapping[str, PartObject]
+    preset: str
+    models: tuple[int, ...]
+    set_digest: str
+    parameters: Mapping[str, Any]
+    equal_counts: bool
+    seed: int
+    seconds: float
+    bytes_read: int
+    finished_at: str
+    library_version: str
+    warnings: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows over all parts."""
+        return sum(part.rows for part in self.objects.values())
+
+    def files(self, lira: Path) -> list[Path]:
+        """The Parquet files, in the order of their first example."""
+        return [results_folder(lira) / part for part in self.parts]
+
+    def to_json(self) -> bytes:
+        """The document, as it is stored."""
+        document = {"format": RESULTS_FORMAT, **asdict(self)}
+        return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def results_folder(lira: Path) -> Path:
+    """`_lirastore/results` of a store."""
+    return lira / "results"
+
+
+def run_folder(kind: Kind, attack: str, run: str) -> str:
+    """Folder of one run, relative to `results/`."""
+    return f"{kind}/{attack}/{run}"
+
+
+def part_path(kind: Kind, attack: str, run: str, first_example: int) -> str:
+    """Path of the part that starts at `first_example`, relative to `results/`."""
+    return f"{run_folder(kind, attack, run)}/part-{first_example:010d}.parquet"
+
+
+def _document_path(lira: Path, attack: str) -> Path:
+    return results_folder(lira) / "current" / f"{attack}.json"
+
+
+def parse(text: bytes, name: str) -> Result:
+    """Reads a current document; `name` is for messages.
+
+    Raises FormatVersionError for a newer format, ResultError for anything that is not such a document.
+    """
+    try:
+        document = dict(json.loads(text))
+        version = int(document.pop("format"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ResultError(f"{name} is not a result document ({error}); attack again to replace it") from error
+    if version > RESULTS_FORMAT:
+        raise FormatVersionError(
+            f"{name} has result format {version}, this library reads up to {RESULTS_FORMAT}; update lirastore"
+        )
+    try:
+        return _from_document(document)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise ResultError(
+            f"{name} lacks or misstates a field ({error}); attack again to replace it"
+        ) from error
+
+
+def _from_document(document: dict[str, Any]) -> Result:
+    known = {item.name for item in fields(Result)}
+    values = {key: value for key, value in document.items() if key in known}
+    for key in ("columns", "parts", "models", "warnings"):
+        values[key] = tuple(values.get(key, ()))
+    values["objects"] = {path: PartObject(**part) for path, part in values["objects"].items()}
+    if values["kind"] not in ("scores", "examples") or set(values["objects"]) != set(values["parts"]):
+        raise ValueError("kind or parts")
+    return Result(**values)
+
+
+def current(lira: Path) -> dict[str, Result]:
+    """The current result of every attack, by name, in alphabetical order; empty when there is none.
+
+    Raises ResultError for a document that cannot be read, FormatVersionError for a newer one.
+    """
+    folder = results_folder(lira) / "current"
+    if not folder.is_dir():
+        return {}
+    documents = sorted(path for path in folder.iterdir() if _is_document(path))
+    return {path.stem: parse(_read(path), f"results/current/{path.name}") for path in documents}
+
+
+def _is_document(path: Path) -> bool:
+    return path.suffix == ".json" and not path.name.startswith(".")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read ({error}); attack again to replace it") from error
+
+
+def is_stale(result: Result, store: LogitStore) -> bool:
+    """True when the store's committed models (or labels, or membership) are no longer those of the result."""
+    return result.set_digest != store.set_digest()
+
+
+def publish(lira: Path, result: Result) -> None:
+    """Makes a finished run the current one of its attack, by one atomic replacement.
+
+    The run that it replaces is touched, so that its age, by which gc decides, counts from now: a reader
+    that has just bound its files keeps them.
+    """
+    path = _document_path(lira, result.attack)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    previous = _current_run(path)
+    write_atomic(path, result.to_json())
+    if previous is not None:
+        _touch(results_folder(lira) / previous)
+
+
+def _current_run(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    try:
+        old = parse(_read(path), path.name)
+    except (ResultError, FormatVersionError):  # it is being replaced: what it said no longer matters
+        return None
+    return run_folder(old.kind, old.attack, old.run)
+
+
+def _touch(folder: Path) -> None:
+    if folder.is_dir():
+        os.utime(folder)
+
+
+# --- old runs ------------------------------------------------------------------------------------
+
+
+def remove_old_runs(lira: Path, older_than: float = 24 * 3600.0) -> list[str]:
+    """Deletes runs that no current document names and that nothing has touched for `older_than` seconds.
+
+    A run being written, or interrupted lately and to be resumed, is younger than that, for every part that
+    lands touches its folder. Remains of killed writers in the kept runs go at the same age. A run is renamed
+    before it is deleted: a deletion that is killed leaves trash, for the next call, and never half a run.
+    Returns the deleted runs, relative to `results/`.
+    """
+    folder = results_folder(lira)
+    kept = {run_folder(result.kind, result.attack, result.run) for result in current(lira).values()}
+    runs = _runs(folder)
+    limit = clock(folder) - older_than if runs else 0.0
+    removed = []
+    for run in runs:
+        name = run.relative_to(folder).as_posix()
+        if run.name.startswith(_TRASH):
+            remove_tree(run)
+        elif name in kept:
+            _remove_remains(run, limit)
+        elif _last_touched(run) < limit:
+            trash = run.with_name(f"{_TRASH}{uuid.uuid4().hex}")
+            if move(run, trash):
+                remove_tree(trash)
+                removed.append(name)
+    return removed
+
+
+def _runs(folder: Path) -> list[Path]:
+    kinds = ("scores", "examples")
+    return sorted(path for kind in kinds for path in folder.glob(f"{kind}/*/*") if path.is_dir())
+
+
+def _last_touched(run: Path) -> float:
+    return max(path.stat().st_mtime for path in (run, *run.iterdir()))
+
+
+def _remove_remains(run: Path, limit: float) -> None:
+    for path in run.glob(".*.partial"):
+        if path.stat().st_mtime < limit:
+            path.unlink(missing_ok=True)
+
+
+# --- verification --------------------------------------------------------------------------------
+
+
+def verify_results(lira: Path) -> list[str]:
+    """Checks size and sha256 of every file that a current document names.
+
+    Returns what is wrong, one line each, starting with the path relative to `results/`; empty: all is well.
+    """
+    folder = results_folder(lira) / "current"
+    documents = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return [line for path in documents if _is_document(path) for line in _verify_document(lira, path)]
+
+
+def _verify_document(lira: Path, path: Path) -> Iterator[str]:
+    try:
+        result = parse(_read(path), path.name)
+    except (ResultError, FormatVersionError) as error:
+        yield f"current/{path.name}: {error}"
+        return
+    for part, expected in result.objects.items():
+        problem = _verify_part(results_folder(lira) / part, expected)
+        if problem:
+            yield f"{part}: {problem}"
+
+
+def _verify_part(file: Path, expected: PartObject) -> str | None:
+    if not file.is_file():
+        return "absent"
+    size = file.stat().st_size
+    if size != expected.bytes:
+        return f"{size} bytes, expected {expected.bytes}"
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return None if digest == expected.sha256 else f"sha256 {digest[:12]}…, expected {expected.sha256[:12]}…"

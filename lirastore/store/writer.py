@@ -1,0 +1,344 @@
+"""`store.writer(model)`: streams the outputs of one model into the store, and commits it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lirastore.errors import AlreadyCommitted, IncompleteModel, InputError, NonFiniteLogits, name_some
+from lirastore.kernels import scaled_logit
+from lirastore.store.attempt import Attempt
+from lirastore.store.commit import keep_mask_digest
+from lirastore.store.conveyor import Conveyor
+from lirastore.store.faults import reach
+from lirastore.store.layout import LOGITS, SCALED_LOGIT, ArraySpec, Json
+from lirastore.store.model_metadata import ModelMetadata
+from lirastore.store.protocol import Places, claim, publish
+from lirastore.store.recover import settle
+from lirastore.store.spill import Examples, ModelSink
+from lirastore.store.tensors import Batch, Pending, as_batch
+
+if TYPE_CHECKING:
+    from lirastore.store.open import LogitStore
+
+__all__ = ["ModelWriter"]
+
+PIECE_BYTES = 4 * 1024 * 1024
+"""Batches are cut into pieces of this size: a caller may pass the whole model at once."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some consecutive rows of a caller's batch, on their way."""
+
+    examples: Examples
+    arrays: dict[str, Pending]
+
+
+class ModelWriter:
+    """A context manager that stages one model and commits it when the block ends without an exception.
+
+    `write` copies a batch and returns; a thread casts it to the store's dtype, checks that it is finite,
+    computes `scaled_logit`, and writes. Whatever goes wrong there is raised by the next `write`, or at the end
+    of the block. An exception in the block, of whatever kind, removes the attempt: nothing is visible.
+
+    At the end of the block: IncompleteModel if examples were never written; LostClaim if another process
+    committed the model meanwhile. From the moment the claim succeeded the model is as good as committed:
+    should this process die then, whoever next wants the model, or `recover`, finishes the work.
+    """
+
+    metadata: ModelMetadata
+    """JSON values for view `models`, such as train_accuracy, test_accuracy, seed, source_id; may be filled
+    until the block ends. InputError for what is not JSON, NaN included."""
+
+    def __init__(
+        self,
+        store: LogitStore,
+        model: int,
+        *,
+        metadata: Mapping[str, Json] | None = None,
+        scratch: str | os.PathLike[str] | None = None,
+        queue_batches: int = 4,
+    ) -> None:
+        """Raises UnknownModel, and AlreadyCommitted if the model is in the store, or is found to have been
+        claimed by a process that died: then it is published first.
+
+        scratch: a directory for batches that come out of order (default: the attempt's own); they need as
+        much space as the model. queue_batches: how many pieces of up to 4 MiB may wait for the thread.
+        """
+        self.model = store.check_model(model)
+        self.metadata = ModelMetadata(self.model, metadata)
+        if queue_batches < 1:
+            raise InputError(f"queue_batches is {queue_batches}, expected at least 1")
+        if scratch is not None and not Path(scratch).is_dir():
+            raise InputError(f"scratch {scratch} is no directory: make it first")
+        if settle(store, self.model):
+            raise AlreadyCommitted(
+                f"model {self.model} is already committed in {store.path}: to write it again, withdraw it with "
+                f"`lirastore discard --models {self.model}`"
+            )
+        self._store = store
+        self._scratch = None if scratch is None else Path(scratch)
+        self._limit = queue_batches * PIECE_BYTES
+        self._stage: _Stage | None = None
+        self._ended = False
+
+    def write(
+        self,
+        logits: Any = None,
+        *,
+        examples: slice | range | Sequence[int] | npt.NDArray[np.integer[Any]],
+        **signals: Any,
+    ) -> None:
+        """Takes the outputs for some examples, in any order and any number; returns as soon as it has copied.
+
+        logits: (n, A, C), or (n, C) in a store of one augmentation: raw outputs before the softmax, as a
+        numpy array or a torch tensor on any device, of any floating dtype. examples: their n ids, each
+        written exactly once. signals: the store's auxiliary arrays by name, all of them each time, (n, A), or
+        (n,) where they have no augmentations or there is one; in a store without logits also `scaled_logit`.
+
+        Raises InputError for wrong shapes, dtypes, names and ids, IncompleteModel for examples that were
+        written already, and whatever went wrong with earlier batches: NonFiniteLogits for NaN or infinity
+        after the cast to the store's dtype, OSError, LostClaim.
+        """
+        if self._stage is None:
+            when = "after the block has ended" if self._ended else "before the block has begun"
+            raise InputError(f"model {self.model}: write was called {when}: use `with store.writer(…) as w:`")
+        given = signals if logits is None else {LOGITS: logits, **signals}
+        self._stage.put(given, examples)
+
+    def __enter__(self) -> ModelWriter:
+        if self._stage is not None or self._ended:
+            raise InputError(
+                f"model {self.model}: a writer is used once: open another with `store.writer(…)`"
+            )
+        self._stage = _Stage(self._store, self.model, self._scratch, self._limit)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stage, self._stage, self._ended = self._stage, None, True
+        if stage is None:
+            return
+        if error is not None:
+            stage.abandon()
+            return
+        try:
+            stage.commit(self.metadata)
+        except BaseException:
+            stage.abandon()
+            raise
+
+
+class _Stage:
+    """An attempt being filled: which examples have come, and the thread that writes them."""
+
+    def __init__(self, store: LogitStore, model: int, scratch: Path | None, limit: int) -> None:
+        self._places = Places.of(store)
+        self._store = store
+        self._model = model
+        self._arrays = store.arrays
+        self._labels = store.labels() if LOGITS in store.arrays else None
+        self._keep_mask = keep_mask_digest(store.membership([model])[0])
+        self._seen = np.zeros(store.info.examples, dtype=np.bool_)
+        self._attempt = Attempt(self._places, model)
+        self._sink = ModelSink(self._attempt.directory, store.arrays, scratch or self._attempt.directory)
+        self._conveyor = Conveyor(self._process, limit=limit, name=f"lirastore writer, model {model}")
+
+    # --- in the caller's thread -------------------------------------------------------------------
+
+    def put(self, given: Mapping[str, Any], examples: Any) -> None:
+        """Checks a batch, then copies it piece by piece into the queue."""
+        self._conveyor.check()
+        ids = _example_ids(examples, len(self._seen), self._model)
+        batches = self._check(given, ids)
+        if not len(ids):
+            return
+        self._mark(ids)
+        rows = max(1, PIECE_BYTES * len(ids) // max(batch.nbytes for batch in batches.values()))
+        for start in range(0, len(ids), rows):
+            part = slice(start, start + rows)
+            piece_ids = ids[part]
+            nbytes = sum(batch.nbytes for batch in batches.values()) * len(piece_ids) // len(ids)
+            self._conveyor.put(lambda ids=piece_ids, part=part: _copy(batches, ids, part), nbytes)
+
+    def _check(self, given: Mapping[str, Any], ids: Examples) -> dict[str, Batch]:
+        expected = {name for name in self._arrays if name != SCALED_LOGIT or LOGITS not in self._arrays}
+        if given.keys() != expected:
+            raise InputError(self._about(ids, _wrong_names(set(given), expected)))
+        try:
+            batches = {name: as_batch(value, name) for name, value in given.items()}
+        except InputError as error:
+            raise InputError(self._about(ids, str(error))) from None
+        for name, batch in batches.items():
+            shapes = _shapes(self._arrays[name], len(ids))
+            if batch.shape not in shapes:
+                wanted = " or ".join(map(str, shapes))
+                raise InputError(self._about(ids, f"{name} has shape {batch.shape}, expected {wanted}"))
+        return batches
+
+    def _mark(self, ids: Examples) -> None:
+        rows = slice(ids.start, ids.stop) if isinstance(ids, range) else ids
+        again = self._seen[rows]
+        if again.any():
+            twice = np.asarray(ids)[again]
+            raise IncompleteModel(
+                f"model {self._model}: examples {describe(twice)} were written before; each is written once"
+            )
+        self._seen[rows] = True
+
+    def _about(self, ids: Examples, problem: str) -> str:
+        return f"model {self._model}, examples {describe(ids)}: {problem}"
+
+    def commit(self, metadata: ModelMetadata) -> None:
+        """Seals, claims and publishes."""
+        self._conveyor.finish()
+        missing = np.flatnonzero(~self._seen)
+        if len(missing):
+            raise IncompleteModel(
+                f"model {self._model}: {len(missing)} of {len(self._seen)} examples were never written: "
+                f"{describe(missing)}; the model is not committed"
+            )
+        document = metadata.checked()
+        objects = self._finish_sink()
+        self._attempt.seal(objects, document, self._keep_mask)
+        claim(self._places, self._model, self._attempt.name)
+        self._attempt.close()
+        publish(self._places, self._model, self._attempt.name)
+
+    def _finish_sink(self) -> dict[str, Any]:
+        try:
+            found = self._sink.finish()
+        except FileNotFoundError:
+            raise self._attempt.gone() from None
+        finally:
+            self._sink.close()
+        return {
+            f"{name}/c/{self._model}/{key}": stored
+            for name, objects in found.items()
+            for key, stored in objects.items()
+        }
+
+    def abandon(self) -> None:
+        """Stops, and removes the attempt; one that has claimed the model stays, to be published."""
+        self._conveyor.abort()
+        self._sink.close()
+        self._attempt.abandon()
+
+    # --- in the writing thread --------------------------------------------------------------------
+
+    def _process(self, piece: _Piece) -> None:
+        blocks = {name: self._store_form(name, wait(), piece) for name, wait in piece.arrays.items()}
+        if self._labels is not None:
+            phi = scaled_logit(blocks[LOGITS], self._labels[_rows(piece.examples)])
+            blocks[SCALED_LOGIT] = self._finite(SCALED_LOGIT, phi, piece)
+        if self._attempt.lost:
+            raise self._attempt.gone()
+        try:
+            self._sink.write(piece.examples, blocks)
+        except FileNotFoundError:
+            raise self._attempt.gone() from None
+        reach("write.batch")
+
+    def _store_form(self, name: str, block: npt.NDArray[Any], piece: _Piece) -> npt.NDArray[Any]:
+        spec = self._arrays[name]
+        with np.errstate(over="ignore"):  # becomes infinity, and is refused below
+            cast = block.astype(spec.dtype, copy=False)
+        return self._finite(name, cast.reshape(len(block), *spec.example_shape), piece)
+
+    def _finite(self, name: str, block: npt.NDArray[Any], piece: _Piece) -> npt.NDArray[Any]:
+        finite = np.isfinite(block)
+        if finite.all():
+            return block
+        bad = ~finite.reshape(len(block), -1).all(axis=1)
+        limit = f"{np.finfo(block.dtype).max:.6g}"
+        raise NonFiniteLogits(
+            f"model {self._model}: {name} holds NaN or infinity for examples "
+            f"{describe(np.asarray(piece.examples)[bad])}; expected finite values as {block.dtype.name}, whose "
+            f"largest is {limit}; nothing of this model was committed"
+        )
+
+
+def _copy(batches: Mapping[str, Batch], ids: Examples, part: slice) -> _Piece:
+    return _Piece(ids, {name: batch.copy(part) for name, batch in batches.items()})
+
+
+def _rows(ids: Examples) -> slice | npt.NDArray[np.int64]:
+    return slice(ids.start, ids.stop) if isinstance(ids, range) else ids
+
+
+def _shapes(spec: ArraySpec, n: int) -> list[tuple[int, ...]]:
+    """What a batch of n examples may look like: with a single augmentation, that axis may be left out."""
+    shapes = [(n, *spec.example_shape)]
+    if spec.example_shape[:1] == (1,):
+        shapes.append((n, *spec.example_shape[1:]))
+    return shapes
+
+
+def _wrong_names(given: set[str], expected: set[str]) -> str:
+    problems = []
+    if expected - given:
+        problems.append(f"{', '.join(sorted(expected - given))} missing")
+    if given - expected:
+        problems.append(f"{', '.join(sorted(given - expected))} not written in this store")
+    return f"{'; '.join(problems)}; expected exactly {', '.join(sorted(expected))}"
+
+
+def _example_ids(examples: Any, total: int, model: int) -> Examples:
+    """Ids as a range where they are consecutive, else as an array; checked against the store and for twins."""
+    if isinstance(examples, slice):
+        examples = range(*examples.indices(total)) if _within(examples, total) else examples
+    if isinstance(examples, slice):
+        raise InputError(
+            f"model {model}: examples {examples} reach beyond the store: expected a slice within 0 to {total}"
+        )
+    ids = np.asarray(examples)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise InputError(
+            f"model {model}: examples are of dtype {ids.dtype} and shape {ids.shape}: expected a slice or a "
+            f"sequence of integers"
+        )
+    ids = ids.astype(np.int64)
+    outside = ids[(ids < 0) | (ids >= total)]
+    if outside.size:
+        raise InputError(f"model {model}: examples {describe(outside)}: expected ids from 0 to {total - 1}")
+    return _compact(ids, model)
+
+
+def _within(examples: slice, total: int) -> bool:
+    return all(edge is None or 0 <= edge <= total for edge in (examples.start, examples.stop))
+
+
+def _compact(ids: npt.NDArray[np.int64], model: int) -> Examples:
+    if not ids.size:
+        return range(0)
+    if (np.diff(ids) == 1).all():
+        return range(int(ids[0]), int(ids[-1]) + 1)
+    unique, counts = np.unique(ids, return_counts=True)
+    if len(unique) < len(ids):
+        raise IncompleteModel(
+            f"model {model}: examples {describe(unique[counts > 1])} are twice in one batch; each is written once"
+        )
+    return ids
+
+
+def describe(ids: Examples) -> str:
+    """Names ids as ranges, for messages: `0–511, 700`."""
+    array = np.unique(np.asarray(ids, dtype=np.int64))
+    if not array.size:
+        return "(none)"
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(array) != 1) + 1))
+    stops = np.concatenate((starts[1:], [len(array)])) - 1
+    runs = [
+        str(array[first]) if first == last else f"{array[first]}–{array[last]}"
+        for first, last in zip(starts, stops, strict=True)
+    ]
+    return name_some(runs)

@@ -1,0 +1,77 @@
+"""Where the signal has nothing to do with membership, every attack must be blind; and the one known leak is as stated."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from attack_harness import Experiment, membership, null, scores
+from scipy.stats import rankdata
+
+from lirastore.attacks import Attack, presets
+
+NAMED = [
+    attack for preset in presets.PRESETS for attack in presets.attacks(preset).values() if attack.kind == "scores"
+]
+
+
+def identity(attack: Attack) -> str:
+    return f"{attack.parameters['preset']}-{attack.name}"
+
+
+def auc(found: npt.NDArray[np.float64], member: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """The pooled AUC, and its standard error with examples as the independent units.
+
+    By Hájek's projection: a member counts the share of non-members below it, a non-member that of members above it;
+    the models of one example, which are scored against each other, are summed before squares are taken.
+    """
+    inside, outside = member.sum(), (~member).sum()
+    ranks = rankdata(found).reshape(found.shape)
+    below_in_side = np.empty_like(ranks)
+    for side in (member, ~member):
+        below_in_side[side] = rankdata(found[side])
+    other = ranks - below_in_side  # values of the other side below, ties half
+    area = other[member].sum() / (inside * outside)
+    influence = np.where(member, (other / outside - area) / inside, (1 - other / inside - area) / outside)
+    return float(area), float(np.sqrt(np.square(influence.sum(axis=0)).sum()))
+
+
+def assert_blind(attack: Attack, experiment: Experiment) -> None:
+    """Four standard errors: one run in sixteen thousand would fail by chance, and the seeds are fixed."""
+    assert attack.scored(experiment.member).all()
+    area, error = auc(scores(attack, experiment), experiment.member)
+    assert error < 0.004
+    assert abs(area - 0.5) < 4 * error, (area, error)
+
+
+@pytest.mark.parametrize("attack", NAMED, ids=identity)
+def test_bernoulli_membership_gives_nothing_away(attack: Attack) -> None:
+    assert_blind(attack, null("bernoulli", 32, 1500, seed=11))
+
+
+@pytest.mark.parametrize("attack", NAMED, ids=identity)
+def test_equal_counts_of_a_balanced_design_give_nothing_away(attack: Attack) -> None:
+    """Without equal counts, the worst of them is at 0.43 here: seventeen standard errors away."""
+    assert_blind(attack, null("balanced", 8, 5000, seed=12).with_options(equal_counts=True, seed=3))
+
+
+@pytest.mark.parametrize(("models", "documented"), [(8, 0.432), (16, 0.486)])
+def test_the_counts_of_a_balanced_design_leak(models: int, documented: float) -> None:
+    """What `equal_counts` is for: members are left with fewer IN models, and a ddof-0 variance that is smaller."""
+    experiment = null("balanced", models, 6000, queries=1, seed=13)
+    online = presets.attacks("paper")["lira_online"]
+    area, error = auc(scores(online, experiment), experiment.member)
+    assert abs(area - documented) < max(0.008, 4 * error)
+    assert area < 0.5 - 4 * error
+
+
+def test_the_standard_error_is_that_of_repetitions() -> None:
+    """Of the estimator above, on scores that share examples."""
+    areas, errors = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        found = rng.normal(size=(6, 80)) + rng.normal(size=80)
+        area, error = auc(found, membership("bernoulli", 6, 80, seed))
+        areas.append(area)
+        errors.append(error)
+    assert np.std(areas) == pytest.approx(np.mean(errors), rel=0.25)
