@@ -33,12 +33,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import lirastore
 from lirastore import attacks, engine
 from lirastore.engine.blocks import Job, Watch, read_signals
 from lirastore.engine.parts import PartWriter
 from lirastore.memory import human, peak_rss
+from lirastore.results import Result
 
 ATTACK = "lira_online"
 BATCH = 4096
@@ -134,8 +137,9 @@ def timed(function: Callable[[], object], repeats: int) -> list[float]:
     return seconds
 
 
-def attack_all(store: lirastore.Store, source: str, args: argparse.Namespace) -> None:
-    engine.run(store.logits, [attacks.named(ATTACK)], options(source, args))
+def attack_all(store: lirastore.Store, source: str, args: argparse.Namespace) -> Result:
+    """All targets, computed anew."""
+    return engine.run(store.logits, [attacks.named(ATTACK)], options(source, args))[0]
 
 
 def options(source: Any, args: argparse.Namespace) -> engine.Options:
@@ -258,10 +262,11 @@ def benchmark(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def agreement(store: lirastore.Store, folder: Path, args: argparse.Namespace) -> float:
-    """Largest difference between the plain code's scores of target 0 and the stored ones."""
-    rows = store.sql(f"select score from scores where attack = '{ATTACK}' and model = 0 order by example")
-    stored = np.array([row[0] for row in rows.fetchall()])
-    return float(np.abs(stored - plain_one_target(folder, args.models)).max())
+    """Largest difference between the plain code's scores of target 0 and those from the logits."""
+    result = attack_all(store, "logits", args)
+    parts = [pq.read_table(file).filter(pc.field("model") == 0) for file in result.files(store.logits.lira)]
+    scores = np.concatenate([part["score"].to_numpy() for part in parts])
+    return float(np.abs(scores - plain_one_target(folder, args.models)).max())
 
 
 def machine(args: argparse.Namespace) -> dict[str, Any]:

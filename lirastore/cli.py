@@ -91,10 +91,10 @@ def _open(path: Path) -> Store:
 def init(path: Path, labels: Path, preview: Path | None, **plan: Any) -> None:
     """Plan a store: shapes, and which examples each model is to train on."""
     from lirastore.experiment import create
-    from lirastore.importers import load_npy
+    from lirastore.importers.npyfile import open_npy
 
-    pictures = None if preview is None else load_npy(preview)
-    store = create(path, labels=load_npy(labels), preview=pictures, **plan)
+    pictures = None if preview is None else open_npy(preview).load()
+    store = create(path, labels=open_npy(labels).load(), preview=pictures, **plan)
     click.echo(store.path)
 
 
@@ -104,6 +104,11 @@ def init(path: Path, labels: Path, preview: Path | None, **plan: Any) -> None:
 @click.option("--format", default="auto", show_default=True, help="auto, carlini or npz.")
 @click.option(
     "--epoch", type=click.IntRange(min=0), help="Which saved epoch (carlini). [default: the latest]"
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    help="Of the stored logits. [default: float16 if the source's are, else float32]",
 )
 @click.option(
     "--allow-missing", is_flag=True, help="Leave models that SOURCE lacks uncommitted instead of refusing."
@@ -194,7 +199,8 @@ def _variant(
         raise click.UsageError(
             f"--preset {preset} is for named attacks; a new variant states its own numerics"
         )
-    return compose(name, signal=signal, test=test, **{k: v for k, v in coordinates.items() if v})
+    given: dict[str, Any] = {key: value for key, value in coordinates.items() if value}
+    return compose(name, signal=signal, test=test, **given)
 
 
 def _runnable(store: Store, preset: str) -> list[str]:

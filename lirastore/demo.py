@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ import click
 from lirastore import catalog, diagnostics
 
 if TYPE_CHECKING:
-    from lirastore.experiment import Store
     from lirastore.pipelines import digits
 
 ATTACKS = (
@@ -44,9 +43,10 @@ def run(directory: Path, *, models: int = 64, label_noise: float = 0.1, seed: in
     from lirastore.pipelines import digits
 
     store = digits.prepare(directory / "digits.lira", models=models, label_noise=label_noise, seed=seed)
+    wrong = digits.randomised(store).mean()
     diagnostics.say(
-        f"{store.info.examples} digits, {digits.randomised(store).mean():.1%} of them with a label made wrong at "
-        f"random; {models} shadow models"
+        f"{store.info.examples} digits, {wrong:.1%} of them with a wrong label, drawn at random; "
+        f"{models} shadow models"
     )
     digits.train(store)
     store.attack(*ATTACKS)
@@ -57,3 +57,14 @@ def run(directory: Path, *, models: int = 64, label_noise: float = 0.1, seed: in
     diagnostics.say(f"done in {time.monotonic() - started:.0f} s; next:")
     diagnostics.say(f"  open {report}")
     diagnostics.say(f"  lirastore query {store.path} \"from most_exposed('lira_online', 10)\"")
+
+
+def _print_groups(groups: Sequence[digits.GroupRates]) -> None:
+    """The TPRs of clean and of randomised labels apart: wrong labels can only be remembered."""
+    click.echo(
+        "TPR among members by kind of label (one threshold for both, that of the FPR over all examples):"
+    )
+    click.echo(f"{'attack':<20}{'labels':<12}{'members':>9}{'at 1% FPR':>12}{'at 0.1% FPR':>14}")
+    for row in groups:
+        rates = f"{row.tpr_at_1pct:>11.2%} {row.tpr_at_0_1pct:>13.2%}"
+        click.echo(f"{row.attack:<20}{row.labels:<12}{row.members:>9} {rates}")

@@ -143,10 +143,12 @@ class Store:
         return engine.run(self.logits, [resolve(attack, preset=preset) for attack in attacks], options)
 
     def attacks(self, *, preset: str = "paper") -> tuple[list[str], dict[str, str]]:
-        """The named attacks that this store has the data for, and why each of the others cannot run."""
+        """The preset's attacks that this store has the data for, and why each of the others cannot run."""
         from lirastore import engine
+        from lirastore.attacks import presets
 
-        return engine.runnable(self.logits, preset=preset)
+        able, refused = engine.feasible(self.logits, presets.attacks(preset).values())
+        return [attack.name for attack in able], {name: str(why) for name, why in refused.items()}
 
     def sql(self, sql: str, *, memory: int | None = None, threads: int | None = None) -> QueryResult:
         """Answers one read-only SQL statement over the views (`.df()`, `.arrow()`, `.fetchall()`, …).
@@ -278,18 +280,25 @@ def ingest(
     format: str = "auto",
     allow_missing: bool = False,
     epoch: int | None = None,
+    dtype: str | None = None,
     progress: bool = True,
     report: Callable[[IngestReport], None] | None = None,
 ) -> Store:
     """Imports somebody else's outputs into the store at `path`, made if absent; resumable.
 
-    `format`: see `lirastore.importers`. The structure of everything is checked before the first write;
+    `format`, `epoch`, `dtype`: see `lirastore.importers.ingest`. The structure of everything is checked before the first write;
     `report` is called with what was imported. Raises SourceError naming file and expectation.
     """
     from lirastore import importers
 
     done = importers.ingest(
-        Path(source), Path(path), format=format, allow_missing=allow_missing, epoch=epoch, progress=progress
+        Path(source),
+        Path(path),
+        format=format,
+        allow_missing=allow_missing,
+        epoch=epoch,
+        dtype=dtype,
+        progress=progress,
     )
     if report is not None:
         report(done)

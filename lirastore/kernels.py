@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from lirastore.errors import InputError, name_some
 
-__all__ = ["hinge", "scaled_logit"]
+__all__ = ["hinge", "modified_entropy", "scaled_logit"]
 
 Float32 = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.integer[Any]]
@@ -27,6 +27,8 @@ Labels = npt.NDArray[np.integer[Any]]
 _TILE_ROWS = 8192
 _TILE_ELEMENTS = 128 * 1024
 
+# Probabilities are floored at this before a logarithm, as in Song and Mittal's code.
+_LEAST_LOG = np.float32(np.log(1e-30))
 _LOWEST = np.float32(np.finfo(np.float32).min)
 
 
@@ -67,6 +69,39 @@ def hinge(logits: npt.NDArray[Any], labels: Labels, out: Float32 | None = None) 
         for tile in _tiles(logits, labels):
             out[tile.examples] = np.subtract(tile.own, tile.top, out=tile.own).reshape(-1, augmentations)
     return out
+
+
+def modified_entropy(logits: npt.NDArray[Any], labels: Labels, out: Float32 | None = None) -> Float32:
+    """−Mentr = (1 − p_y)·log p_y + Σ_{c≠y} p_c·log(1 − p_c), at most 0; otherwise as `scaled_logit`.
+
+    Song and Mittal 2021, the sign turned so that higher means member; logarithms are floored at log 1e-30.
+    """
+    out = _checked_out(logits, labels, out)
+    augmentations = logits.shape[1]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for tile in _tiles(logits, labels):
+            out[tile.examples] = _negative_mentr(tile).reshape(-1, augmentations)
+    return out
+
+
+def _negative_mentr(tile: _Tile) -> Float32:
+    """(rows,): overwrites the tile's others."""
+    top = np.maximum(tile.own, tile.top)
+    strongest = tile.others == tile.top
+    odds = np.exp(np.subtract(tile.others, top, out=tile.others), out=tile.others)
+    own, wrong = np.exp(tile.own - top), odds.sum(axis=0)
+    total = own + wrong
+    scores: Float32 = wrong / total * np.maximum(tile.own - top - np.log(total), _LEAST_LOG)
+    # Where a wrong class holds more than half, 1 − p would cancel: it is the sum of the others instead.
+    share = np.exp(tile.top - top) / total
+    most = share > 0.5
+    strongest &= most
+    odds *= ~strongest
+    left = np.maximum(np.log((own + odds.sum(axis=0)) / total), _LEAST_LOG)
+    scores += np.multiply(share, left, where=most, out=np.zeros_like(share))
+    odds /= total
+    scores += (odds * np.log1p(-odds)).sum(axis=0)
+    return scores
 
 
 class _Tile(NamedTuple):

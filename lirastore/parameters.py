@@ -22,7 +22,7 @@ _UNITS = {
 _SPANS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class Bytes(click.ParamType):
+class Bytes(click.ParamType[int]):
     """A size in bytes: 2GiB, 500MB, 1e9."""
 
     name = "size"
@@ -42,7 +42,7 @@ class Bytes(click.ParamType):
         return size
 
 
-class Hours(click.ParamType):
+class Hours(click.ParamType[timedelta]):
     """A length of time: 90m, 24h, 7d."""
 
     name = "time"
@@ -58,7 +58,7 @@ class Hours(click.ParamType):
         return timedelta(**{_SPANS[match[2]]: float(match[1])})
 
 
-class Models(click.ParamType):
+class Models(click.ParamType[list[int]]):
     """Model ids and half-open ranges: 3,17,40:48."""
 
     name = "models"
@@ -78,7 +78,7 @@ class Models(click.ParamType):
         return sorted(ids)
 
 
-class Names(click.ParamType):
+class Names(click.ParamType[int | list[str]]):
     """How many, or a comma-separated list of names."""
 
     name = "count or names"

@@ -31,7 +31,9 @@ __all__ = [
     "PartObject",
     "Result",
     "current",
+    "find",
     "is_stale",
+    "parse",
     "part_path",
     "publish",
     "remove_old_runs",
@@ -164,6 +166,20 @@ def current(lira: Path) -> dict[str, Result]:
     return {path.stem: parse(_read(path), f"results/current/{path.name}") for path in documents}
 
 
+def find(lira: Path, attack: str) -> Result | None:
+    """The current result of one attack; None if there is none, or if its document is unreadable.
+
+    For whoever is about to compute it anew, which is the remedy. Raises FormatVersionError for a newer format.
+    """
+    path = _document_path(lira, attack)
+    if not path.exists():
+        return None
+    try:
+        return parse(_read(path), path.name)
+    except ResultError:
+        return None
+
+
 def _is_document(path: Path) -> bool:
     return path.suffix == ".json" and not path.name.startswith(".")
 
@@ -188,20 +204,10 @@ def publish(lira: Path, result: Result) -> None:
     """
     path = _document_path(lira, result.attack)
     path.parent.mkdir(parents=True, exist_ok=True)
-    previous = _current_run(path)
+    previous = find(lira, result.attack)
     write_atomic(path, result.to_json())
     if previous is not None:
-        _touch(results_folder(lira) / previous)
-
-
-def _current_run(path: Path) -> str | None:
-    if not path.exists():
-        return None
-    try:
-        old = parse(_read(path), path.name)
-    except (ResultError, FormatVersionError):  # it is being replaced: what it said no longer matters
-        return None
-    return run_folder(old.kind, old.attack, old.run)
+        _touch(results_folder(lira) / run_folder(previous.kind, previous.attack, previous.run))
 
 
 def _touch(folder: Path) -> None:

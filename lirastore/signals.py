@@ -1,8 +1,8 @@
 """Signals: one number per model, example and augmentation, computed from what a store holds.
 
 Every signal is oriented so that higher means member: `loss` is −ℓ. A signal names the arrays that it can be
-computed from, the cheapest first; a store's auxiliary arrays are signals of their own name. The functions work
-on one model's slice at a time, while its bytes are in cache, and fill float32.
+computed from, the cheapest first; a store's auxiliary arrays are signals of their own name. The functions
+work on one model's slice at a time, while its bytes are in cache, and fill float32.
 """
 
 from __future__ import annotations
@@ -139,6 +139,21 @@ def _correct(logits: Raw, labels: Labels, out: Float32 | None = None) -> Float32
     return margin
 
 
+def _carlini_score(logits: Raw, labels: Labels, out: Float32 | None = None) -> Float32:
+    """log(p_y + 1e-45) − log(Σ_{c≠y} p_c + 1e-45): exp in the logits' own precision, all else in float64."""
+    out = _checked_out(logits.shape[:2], out)
+    step = max(1, _TILE // max(1, logits.shape[1] * logits.shape[2]))
+    for start in range(0, len(logits), step):
+        rows = slice(start, start + step)
+        tile, own = logits[rows], labels[rows][:, None, None]
+        p = np.exp(tile - tile.max(axis=-1, keepdims=True)).astype(np.float64)
+        p /= p.sum(axis=-1, keepdims=True)
+        right = np.take_along_axis(p, own, axis=-1)[:, :, 0]
+        np.put_along_axis(p, own, 0, axis=-1)
+        out[rows] = np.log(right + 1e-45) - np.log(p.sum(axis=-1) + 1e-45)
+    return out
+
+
 def _checked_out(shape: tuple[int, ...], out: Float32 | None) -> Float32:
     if out is None:
         return np.empty(shape, np.float32)
@@ -187,6 +202,19 @@ SIGNALS: dict[str, Signal] = {
             ("logits",),
             {"logits": _correct},
             "1 where argmax z = y, else 0: whether the prediction is right; a tie goes to the first class.",
+        ),
+        Signal(
+            "modified_entropy",
+            ("logits",),
+            {"logits": kernels.modified_entropy},
+            "−Mentr = (1 − p_y)·log p_y + Σ_{c≠y} p_c·log(1 − p_c), ≤ 0 (Song & Mittal 2021).",
+        ),
+        Signal(
+            "carlini_score",
+            ("logits",),
+            {"logits": _carlini_score},
+            "φ by the softmax route of tensorflow/privacy mi_lira_2021 score.py, for the preset "
+            "`carlini-code`: it saturates at ±103.6.",
         ),
     )
 }

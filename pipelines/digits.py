@@ -18,6 +18,8 @@ so what is lost with a killed job is at most one training of the ensemble.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 import sys
 from collections.abc import Iterable
@@ -29,7 +31,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 import lirastore
-from lirastore.errors import InputError, MissingDependency, UnknownModel, name_some
+from lirastore.errors import AlreadyCommitted, InputError, MissingDependency, UnknownModel, name_some
 
 try:
     import torch
@@ -83,7 +85,7 @@ def shifted_images(images: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
 def prepare(
     path: str | Path, *, models: int = 64, label_noise: float = 0.1, seed: int = 0
 ) -> lirastore.Store:
-    """Creates the store of the experiment; opens it when it exists and holds this very experiment.
+    """Creates the store of the experiment, or opens the one at `path` if it holds this very experiment.
 
     Raises InputError when the store at `path` has other labels, augmentations or numbers of models.
     """
@@ -109,13 +111,24 @@ def _refuse_another_experiment(
     store: lirastore.Store, labels: npt.NDArray[np.int64], models: int, seed: int
 ) -> None:
     info = store.info
-    asked = (models, tuple(AUGMENTATIONS), seed)
-    found = (info.models, tuple(info.augmentations), info.design.get("seed"))
-    if found != asked or not np.array_equal(store.logits.labels(), labels):
+    compared = {
+        "models": (info.models, models),
+        "augmentations": (list(info.augmentations), AUGMENTATIONS),
+        "seed": (info.design.get("seed"), seed),
+        "labels": (_digest(store.logits.labels()), _digest(labels)),
+    }
+    differing = [
+        f"{name} {found}, not {asked}" for name, (found, asked) in compared.items() if found != asked
+    ]
+    if differing:
         raise InputError(
-            f"{store.path} holds another experiment: its models, augmentations and seed are {found}, "
-            f"asked for were {asked}, or its labels differ; use lirastore.open or choose another path"
+            f"{store.path} holds another experiment than the one asked for: {'; '.join(differing)}. Ask for "
+            "the same, or choose another path"
         )
+
+
+def _digest(labels: npt.NDArray[np.int64]) -> str:
+    return hashlib.sha256(labels.tobytes()).hexdigest()[:12]
 
 
 def randomised(store: lirastore.Store) -> npt.NDArray[np.bool_]:
@@ -151,7 +164,7 @@ def train(
     if not todo:
         return []
     member = store.membership
-    job = _Job(
+    job = Job(
         seed=int(store.info.design["seed"]),
         models=todo,
         inputs=torch.from_numpy(shifted_images(load_digits().images)).to(device),
@@ -179,7 +192,7 @@ def _uncommitted(store: lirastore.Store, models: Iterable[int] | None) -> list[i
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What is trained together: m models on the examples that `member` gives each of them."""
 
     seed: int
@@ -192,7 +205,7 @@ class _Job:
     progress: bool
 
 
-def fit(job: _Job) -> Parameters:
+def fit(job: Job) -> Parameters:
     """Trains the ensemble: Adam, the learning rate falling along a quarter of a cosine."""
     generators = [_generator(job.seed, model) for model in job.models]
     parameters = [part.to(job.inputs.device).requires_grad_() for part in _initial(generators)]
@@ -201,7 +214,7 @@ def fit(job: _Job) -> Parameters:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: math.cos(math.pi / 2 * step / steps))
     title = f"training {len(job.models)} models"
     for _ in tqdm(range(job.epochs), desc=title, unit="epoch", **_bar(job.progress)):
-        order, weight, shift = _epoch(job, generators)
+        order, weight, shift = draw_epoch(job, generators)
         for batch in torch.arange(job.batches * BATCH).split(BATCH):
             examples = order[:, batch]
             logits = forward(parameters, job.inputs[examples, shift.gather(1, examples)])
@@ -233,7 +246,9 @@ def _initial(generators: list[torch.Generator]) -> Parameters:
     return [weight1 * (2 / pixels) ** 0.5, biases[0], weight2 * (1 / HIDDEN) ** 0.5, biases[1]]
 
 
-def _epoch(job: _Job, generators: list[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def draw_epoch(
+    job: Job, generators: list[torch.Generator]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """An epoch's order of examples and their weights, both (m, batches·BATCH), and the shifts (m, E).
 
     Members in random order come first; models with fewer members than the largest are filled up with examples
@@ -259,19 +274,20 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> t
 
 
 @torch.inference_mode()
-def _write(store: lirastore.Store, job: _Job, parameters: Parameters, *, label_noise: float) -> None:
-    bar = tqdm(total=len(job.models), desc="writing logits", unit="model", **_bar(job.progress))
-    with bar:
+def _write(store: lirastore.Store, job: Job, parameters: Parameters, *, label_noise: float) -> None:
+    with tqdm(total=len(job.models), desc="writing logits", unit="model", **_bar(job.progress)) as bar:
         for rows in torch.arange(len(job.models)).split(MODELS_AT_ONCE):
             inputs = job.inputs.flatten(0, 1).expand(len(rows), -1, -1)
             logits = forward([part[rows] for part in parameters], inputs)
             for row, flat in zip(rows.tolist(), logits, strict=True):
-                _write_model(store, job, row, flat.view(*job.inputs.shape[:2], CLASSES), label_noise)
+                # somebody else's commit of the same model is as good as ours: its seed is the same
+                with contextlib.suppress(AlreadyCommitted):
+                    _write_model(store, job, row, flat.view(*job.inputs.shape[:2], CLASSES), label_noise)
                 bar.update()
 
 
 def _write_model(
-    store: lirastore.Store, job: _Job, row: int, logits: torch.Tensor, label_noise: float
+    store: lirastore.Store, job: Job, row: int, logits: torch.Tensor, label_noise: float
 ) -> None:
     correct = (logits[:, 0].argmax(dim=1) == job.labels).float()
     metadata = {

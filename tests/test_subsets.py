@@ -37,7 +37,8 @@ def test_a_drawn_matrix_never_changes(arguments):
 
 
 @pytest.mark.parametrize(
-    ("models", "keep_fraction", "kept"), [(8, 0.5, 4), (7, 0.5, 4), (3, 0.3, 1), (10, 0.25, 3), (100, 0.29, 29)]
+    ("models", "keep_fraction", "kept"),
+    [(8, 0.5, 4), (7, 0.5, 4), (3, 0.3, 1), (10, 0.25, 3), (100, 0.29, 29)],
 )
 def test_balanced_puts_every_example_in_the_nearest_number_of_models(models, keep_fraction, kept):
     drawn = subsets.draw("balanced", models=models, examples=501, keep_fraction=keep_fraction, seed=3)

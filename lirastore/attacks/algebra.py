@@ -1,10 +1,9 @@
 """A small algebra that most attacks are points of: signal × test × queries, with a variance and a centre.
 
-A test compares the target's value s of a signal, on one query, with the same signal of the other models, which were
-trained with the example (IN: μ_in, σ_in) or without it (OUT: μ_out, σ_out). An attack takes the first query, or the
-mean over the queries of each query's score. Every test is oriented so that higher means member, given a signal that
-is, and is computed in float64.
-"""
+A test compares the target's value s of a signal, on one query, with the same signal of the other models,
+which were trained with the example (IN: μ_in, σ_in) or without it (OUT: μ_out, σ_out). An attack takes the
+first query, or the mean over the queries of each query's score. Every test is oriented so that higher means
+member, given a signal that is, and is computed in float64."""
 
 from __future__ import annotations
 
@@ -23,13 +22,22 @@ from lirastore.attacks.ranks import leave_one_out_cdf
 from lirastore.errors import AttackError, MissingData, name_some
 from lirastore.moments import Loo, PooledSums, PooledVariance
 
-__all__ = ["SIGMA_FLOOR", "TESTS", "Point", "Test", "Variance", "compose", "mean_over_queries", "pooled_variance"]
+__all__ = [
+    "SIGMA_FLOOR",
+    "TESTS",
+    "Point",
+    "Test",
+    "Variance",
+    "compose",
+    "mean_over_queries",
+    "pooled_variance",
+]
 
 Float64 = npt.NDArray[np.float64]
 Variance = Literal["example", "global"]
 
-# Added to every standard deviation, as in the reference code: with σ = 0, z² reaches at most 1e137 for float32
-# signals, so that a float64 density stays finite, and log Φ(z) likewise.
+# Added to every standard deviation, as in the reference code: with σ = 0, z² reaches at most 1e137 for
+# float32 signals, so that a float64 density stays finite, and log Φ(z) likewise.
 SIGMA_FLOOR = 1e-30
 # Of a pooled variance: with one, it is the square of a single difference.
 _LEAST_DEGREES = 2
@@ -116,14 +124,16 @@ def _global(point: Point, block: Block) -> Float64:
 
 
 def _out_mean(point: Point, block: Block) -> Float64:
-    return np.subtract(point.target(block), point.loo(block).mean_out, dtype=np.float64)
+    scores: Float64 = np.subtract(point.target(block), point.loo(block).mean_out, dtype=np.float64)
+    return scores
 
 
 def _in_out_mean(point: Point, block: Block) -> Float64:
     loo = point.loo(block)
-    middle = loo.mean_in + loo.mean_out
-    middle *= 0.5
-    return np.subtract(point.target(block), middle, out=middle)
+    scores = loo.mean_in + loo.mean_out
+    scores *= 0.5
+    np.subtract(point.target(block), scores, out=scores)
+    return scores
 
 
 def _out_rank(point: Point, block: Block) -> Float64:
@@ -162,7 +172,9 @@ def _log_density(point: Point, block: Block, side: Literal["in", "out"]) -> Floa
 def _z(point: Point, block: Block, side: Literal["in", "out"]) -> Float64:
     """(s − μ) / σ, fresh."""
     loo = point.loo(block)
-    z = np.subtract(point.target(block), loo.mean_in if side == "in" else loo.mean_out, dtype=np.float64)
+    z: Float64 = np.subtract(
+        point.target(block), loo.mean_in if side == "in" else loo.mean_out, dtype=np.float64
+    )
     z /= point.sigma(block, side)
     return z
 
@@ -171,7 +183,7 @@ def _z(point: Point, block: Block, side: Literal["in", "out"]) -> Float64:
 
 
 def pooled_variance(signal: str) -> Summary:
-    """PooledVariance of a signal over the examples that may be attacked: the first pass of variance `global`."""
+    """PooledVariance of a signal over all examples that may be attacked: for variance `global`."""
     return Summary(
         key=f"pooled-variance/{signal}",
         signals=(signal,),
@@ -197,9 +209,9 @@ def _pooled_side(block: Block, signal: str, side: Literal["in", "out"]) -> Float
     )
     if degrees.min() < _LEAST_DEGREES:
         raise MissingData(
-            f"the {side.upper()} variance of {signal!r} pooled over all examples has {degrees.min()} degrees of freedom "
-            f"with target {name_some(block.models[degrees < _LEAST_DEGREES].tolist())} left out, and needs "
-            f"{_LEAST_DEGREES}; commit more models"
+            f"with target {name_some(block.models[degrees < _LEAST_DEGREES].tolist())} left out, the "
+            f"{side.upper()} variance of {signal!r} pooled over all examples has {degrees.min()} degrees of "
+            f"freedom; it needs {_LEAST_DEGREES}: commit more models"
         )
     return variance
 
@@ -223,8 +235,8 @@ TESTS: dict[str, Test] = {
             _out_rank,
             ("out",),
             False,
-            "F̂_out(s), linear through (s_(i), (i − ½)/K), tied values merged at mid-rank, 0 and 1 outside the range of "
-            "the K values (Ye et al. 2022, Attack-R). Its resolution is 1/K.",
+            "F̂_out(s), linear through (s_(i), (i − ½)/K), tied values merged at mid-rank, 0 and 1 outside "
+            "the range of the K values (Ye et al. 2022, Attack-R). Its resolution is 1/K.",
         ),
         Test(
             "gaussian-out",
@@ -261,8 +273,9 @@ def compose(
         signal: `scaled_logit`, `loss` or another signal, all member-oriented: `loss` is −ℓ.
         test: `global`, `out-mean`, `in-out-mean`, `out-rank`, `gaussian-out` or `gaussian-in-out`.
         queries: the `first` augmentation, or `all`: the mean over augmentations of their scores.
-        variance: of the Gaussian tests: each `example`'s own (ddof 0), or `global`: within-example squared deviations
-            pooled over all examples, for IN and OUT each by itself, per augmentation.
+        variance: of the Gaussian tests: each `example`'s own (ddof 0), or `global`: within-example squared
+            deviations pooled over all examples that may be attacked, for IN and OUT each by itself, per
+            augmentation.
         centre: `mean` or `median` of the other models.
         doc: what it is, for people; the test's own description unless given.
 
@@ -286,7 +299,7 @@ def compose(
         summaries=(pooled_variance(signal),) if variance == "global" else (),
         minimum=chosen.minimum(variance),
         parameters=_parameters(point, chosen),
-        doc=doc or chosen.doc,
+        doc=f"{doc or chosen.doc} Higher means member.",
     )
 
 

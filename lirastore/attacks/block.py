@@ -1,10 +1,9 @@
 """What an attack is, what it sees of a store, and what it may ask to know of the whole store beforehand.
 
-An `Attack` is a pure function of a `Block`: a run of examples with the signals of all committed models. What one block
-cannot tell (a variance pooled over all examples, the smallest count of models) is a `Summary`: a first pass that is
-declared as chunk, combine and finalise, and merged in the order of the blocks, so that results are reproducible to the
-bit whatever the number of threads.
-"""
+An `Attack` is a pure function of a `Block`: a run of examples with the signals of all committed models. What
+one block cannot tell (a variance pooled over all examples, the smallest count of models) is a `Summary`: a
+first pass that is declared as chunk, combine and finalise, and merged in the order of the blocks, so that
+results are reproducible to the bit whatever the number of threads."""
 
 from __future__ import annotations
 
@@ -35,12 +34,12 @@ def check_name(name: str) -> str:
     """Returns `name` if an attack may be called that: results are stored and selected under it.
 
     Raises:
-        AttackError: not a lower-case letter followed by at most 63 lower-case letters, digits and underscores.
-    """
+        AttackError: not a lower-case letter followed by at most 63 lower-case letters, digits and
+    underscores."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise AttackError(
-            f"attack name {name!r}: expected a lower-case letter, then at most 63 lower-case letters, digits and "
-            "underscores; choose another name"
+            f"attack name {name!r}: expected a lower-case letter, then at most 63 lower-case letters, digits "
+            "and underscores; choose another name"
         )
     return name
 
@@ -90,8 +89,9 @@ class Block:
         """
         if name not in self.signals:
             raise MissingData(
-                f"signal {name!r} is not in this block, which holds {name_some(sorted(self.signals)) or 'none'}; "
-                f"declare it with the attack: signals=({name!r},)"
+                f"signal {name!r} is not in this block, which holds "
+                f"{name_some(sorted(self.signals)) or 'none'}; declare it with the attack: "
+                f"signals=({name!r},)"
             )
         values = self.signals[name]
         return values[:, :, :1] if queries == "first" else values
@@ -105,9 +105,7 @@ class Block:
             return all_others(self.member)
         return equal_others(self.member, models=self.models, examples=self.examples, seed=self.seed)
 
-    def loo(
-        self, signal: str = "scaled_logit", *, centre: Centre = "mean", queries: Queries = "all"
-    ) -> Loo:
+    def loo(self, signal: str = "scaled_logit", *, centre: Centre = "mean", queries: Queries = "all") -> Loo:
         """Leave-one-out moments of a signal: row t holds the IN and OUT moments of every model but model t.
 
         Computed once per block, however many attacks ask. `equal_counts` is heeded.
@@ -130,7 +128,7 @@ class Block:
         )
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """`compute()`, the first time that this block is asked for `key`: what attacks share. Not to be changed."""
+        """`compute()`, the first time that this block is asked for `key`: what attacks share, read-only."""
         if key not in self._made:
             self._made[key] = compute()
         made: T = self._made[key]
@@ -155,7 +153,8 @@ class Summary:
 
     Attributes:
         key: identifies the value; two summaries with one key are one and the same computation.
-        signals: the signals that `chunk` reads; none if membership alone decides, and then no data is read for it.
+        signals: the signals that `chunk` reads; none if membership alone decides, and then no data is read
+            for it.
         chunk: block -> state.
         combine: (state of earlier blocks, state of later blocks) -> state.
         finalise: state -> the value that `Block.summary` returns.
@@ -176,7 +175,8 @@ class Summary:
 
 
 def stages(summaries: Iterable[Summary]) -> list[list[Summary]]:
-    """The passes over the store that `summaries` and all that they require take: each key once, in stage order.
+    """The passes over the store that `summaries` and all that they require take: each key once, in stage
+    order.
 
     A pass whose summaries have no signals needs membership and labels only.
     """
@@ -232,8 +232,8 @@ class Attack:
 
     Attributes:
         name: [a-z][a-z0-9_]{0,63}; results are stored under it.
-        function: block -> (M, e) float64 scores of every model as target, higher means member, finite wherever
-            `minimum` is met; with kind `examples`, block -> {column: (e,) array}.
+        function: block -> (M, e) float64 scores of every model as target, higher means member, finite
+            wherever `minimum` is met; with kind `examples`, block -> {column: (e,) array}.
         signals: names of the signals that the function reads.
         summaries: first passes that it reads.
         minimum: how many models its test needs per example.
@@ -258,9 +258,7 @@ class Attack:
         """What the function says of a block, unchecked."""
         return self.function(block)
 
-    def scored(
-        self, member: Bool, attack_mask: Bool | None = None, *, equal_counts: bool = False
-    ) -> Bool:
+    def scored(self, member: Bool, attack_mask: Bool | None = None, *, equal_counts: bool = False) -> Bool:
         """(e,) bool: examples that this attack can score: not exempt, and with models enough."""
         enough = ~self.minimum.short(member, equal_counts=equal_counts)
         return enough if attack_mask is None else enough & attack_mask
@@ -278,8 +276,8 @@ def check_scores(attack: Attack, block: Block, scores: Any) -> npt.NDArray[np.fl
     array = np.asarray(scores)
     if array.shape != shape or array.dtype.kind not in "fiub":
         raise AttackError(
-            f"attack {attack.name!r} returned {_described(scores, array)}; expected one real number per model and "
-            f"example of the block, shape {shape}, float64"
+            f"attack {attack.name!r} returned {_described(scores, array)}; expected one real number per "
+            f"model and example of the block, shape {shape}, float64"
         )
     array = np.ascontiguousarray(array, dtype=np.float64)
     scored = attack.minimum.met(block)
@@ -288,9 +286,9 @@ def check_scores(attack: Attack, block: Block, scores: Any) -> npt.NDArray[np.fl
         models = block.models[bad.any(axis=1)].tolist()
         examples = block.examples[bad.any(axis=0)].tolist()
         raise AttackError(
-            f"attack {attack.name!r} returned {np.count_nonzero(bad)} scores that are NaN or infinite, for models "
-            f"{name_some(models)} and examples {name_some(examples)}; scores must be finite: floor a standard "
-            "deviation (σ + 1e-30) before dividing by it, and use log-densities"
+            f"attack {attack.name!r} returned {np.count_nonzero(bad)} scores that are NaN or infinite, for "
+            f"models {name_some(models)} and examples {name_some(examples)}; scores must be finite: floor a "
+            "standard deviation (σ + 1e-30) before dividing by it, and use log-densities"
         )
     return array
 

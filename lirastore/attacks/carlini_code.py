@@ -1,17 +1,18 @@
-"""The preset `carlini-code`: LiRA in the numerics of its authors' code, tensorflow/privacy research/mi_lira_2021.
+"""The preset `carlini-code`: LiRA in the numerics of its authors' code, tensorflow/privacy
+research/mi_lira_2021.
 
 It differs from the paper's formulas in these ways, all kept here:
 
 * the signal goes through a softmax with +1e-45 (`carlini_score`), which saturates at ±103.6;
 * the centre is the median;
 * offline is −log N(φ; μ_out, σ_out), two-sided: an unusually low score counts as membership too;
-* "fixed" variance is the standard deviation of the whole (example, model, query) array, the spread between examples
-  included; online it is that of the IN array and serves OUT too, offline that of the OUT array;
-* with the target left out, the IN models of every example, in model order, are cut to the smallest number of IN models
-  that any example has; OUT likewise.
+* "fixed" variance is the standard deviation of the whole (example, model, query) array, the spread between
+  examples included; online it is that of the IN array and serves OUT too, offline that of the OUT array;
+* with the target left out, the IN models of every example, in model order, are cut to the smallest number of
+  IN models that any example has; OUT likewise.
 
-The code scores one target; here every model is the target in turn, with the cuts and the fixed variance of its own.
-"""
+The code scores one target; here every model is the target in turn, with the cuts and the fixed variance of
+its own."""
 
 from __future__ import annotations
 
@@ -66,12 +67,13 @@ def _lira(name: str, function: _Lira) -> Attack:
             "centre": "median",
             "counts": "smallest",
         },
-        doc=f"{name} as tensorflow/privacy research/mi_lira_2021 plot.py computes it, negated: higher means member.",
+        doc=f"{name} as tensorflow/privacy research/mi_lira_2021 plot.py has it, negated, so that higher "
+        f"means member. Needs {function.minimum}.",
     )
 
 
 def _global(name: str) -> Attack:
-    doc = "The threshold on the mean score over the queries, as mi_lira_2021 plot.py's generate_global, negated."
+    doc = "The mean score over the queries, as mi_lira_2021 plot.py's generate_global, negated."
     made = compose(name, signal=SIGNAL, test="global", doc=doc)
     return replace(made, parameters={**made.parameters, "preset": PRESET})
 
@@ -133,7 +135,7 @@ class Cuts(NamedTuple):
 
 
 def smallest_counts(minimum: MinimumCounts) -> Summary:
-    """Cuts: for each target, the fewest IN and OUT models besides it, over the examples that meet `minimum`."""
+    """Cuts: per target, the fewest IN and OUT models besides it over the examples that meet `minimum`."""
     return Summary(
         key=f"{PRESET}/smallest-counts/{minimum.n_in}-{minimum.n_out}",
         signals=(),
@@ -162,22 +164,18 @@ def _finished(cuts: Cuts) -> Cuts:
     return cuts
 
 
-def _cut_moments(
-    block: Block, side: Side, minimum: MinimumCounts, centre: Centre
-) -> tuple[Float64, Float64]:
-    """(M, e, A) centre and variance (ddof 0) of the first c rows of a side, in model order, without the target.
+def _cut_moments(block: Block, side: Side, minimum: MinimumCounts, centre: Centre) -> tuple[Float64, Float64]:
+    """(M, e, A) centre and variance (ddof 0) of the first c rows of a side, in model order, without the
+    target.
 
     c is the target's cut. There are at most two different cuts, the smallest count of models and one less.
     """
-    cuts = block.summary(smallest_counts(minimum))
+    counts = block.summary(smallest_counts(minimum))
+    cuts = counts.n_in if side == "in" else counts.n_out
+    member = block.member if side == "in" else ~block.member
     return block.once(
-        (PRESET, side, minimum, centre),
-        lambda: _prefix_moments(
-            block.signal(SIGNAL),
-            block.member if side == "in" else ~block.member,
-            cuts.n_in if side == "in" else cuts.n_out,
-            centre,
-        ),
+        (PRESET, side, centre, cuts.tobytes()),
+        lambda: _prefix_moments(block.signal(SIGNAL), member, cuts, centre),
     )
 
 
@@ -186,10 +184,9 @@ def _prefix_moments(
 ) -> tuple[Float64, Float64]:
     """For one side: what remains of its first c + 1 rows without the target, or without the last of them.
 
-    Leaving the last one out gives the first c rows, for the targets that are not among them. A column of only c rows is
-    filled up with a row of the other side, which the moments of this one pass over; no target of such a column is on
-    this side, or its cut would be smaller.
-    """
+    Leaving the last one out gives the first c rows, for the targets that are not among them. A column of only
+    c rows is filled up with a row of the other side, which the moments of this one pass over; no target of
+    such a column is on this side, or its cut would be smaller."""
     centres, variances = np.empty(values.shape), np.empty(values.shape)
     order = np.argsort(~side, axis=0, kind="stable")
     place = np.cumsum(side, axis=0) - 1
@@ -211,9 +208,9 @@ def _prefix_moments(
 
 
 class _Spread(NamedTuple):
-    """Count, mean and sum of squared deviations from it, per target (M,): mergeable without cancellation."""
+    """Number of values, mean and sum of squared deviations from it, per target (M,)."""
 
-    count: Float64
+    values: Float64
     mean: Float64
     squares: Float64
 
@@ -247,13 +244,15 @@ def _spread(side: Side, minimum: MinimumCounts, block: Block) -> _Spread:
 
 def _merge(a: _Spread, b: _Spread) -> _Spread:
     """Chan, Golub & LeVeque 1979."""
-    count = a.count + b.count
-    share = np.divide(b.count, count, out=np.zeros_like(count), where=count > 0)
+    values = a.values + b.values
+    share = np.divide(b.values, values, out=np.zeros_like(values), where=values > 0)
     gap = b.mean - a.mean
-    return _Spread(count, a.mean + share * gap, a.squares + b.squares + gap * gap * a.count * share)
+    return _Spread(values, a.mean + share * gap, a.squares + b.squares + gap * gap * a.values * share)
 
 
 def _deviation(spread: _Spread) -> Float64:
-    variance = np.divide(spread.squares, spread.count, out=np.zeros_like(spread.count), where=spread.count > 0)
+    variance = np.divide(
+        spread.squares, spread.values, out=np.zeros_like(spread.squares), where=spread.values > 0
+    )
     deviation: Float64 = np.sqrt(variance)
     return deviation

@@ -1,4 +1,4 @@
-"""Where a value stands among the other models' values: an empirical CDF with interpolation, all targets at once."""
+"""Where a value stands among the other models' values: an interpolated empirical CDF, all targets at once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Float64 = npt.NDArray[np.float64]
 def leave_one_out_cdf(values: npt.NDArray[np.floating[Any]], reference: Bool) -> Float64:
     """F̂(x_t) of every row t, where F̂ is made of the reference rows of its column but t itself.
 
-    F̂ is linear through (x_(i), (i − ½)/K), i = 1…K; tied values are merged at their mid-rank; 0 below the smallest
-    and 1 above the largest. One sort per column serves all targets.
+    F̂ is linear through (x_(i), (i − ½)/K), i = 1…K; tied values are merged at their mid-rank; 0 below the
+    smallest and 1 above the largest. One sort per column serves all targets.
 
     Args:
         values: (M, e, A), finite.

@@ -1,4 +1,4 @@
-"""Attacks by name: the built-in ones, those decorated with `@lirastore.attack`, and functions in Python files."""
+"""Attacks by name: built-in ones, those decorated with `@lirastore.attack`, functions in Python files."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def attack(
             phi, loo = block.signal("scaled_logit"), block.loo("scaled_logit")
             return (phi - loo.mean_out).mean(axis=2)
 
-    The function takes a `Block` and returns (M, e) real numbers, one per model as target and example, finite for
-    every example that meets `minimum` (by default it must cope with any number of models). The decorated name is an
-    `Attack`, which can still be called with a block. Its results are stamped with the sha256 of the source file (of
-    the notebook cell, where there is no file), so that an edited attack is computed anew. Decorating the same
-    function again replaces it.
+    The function takes a `Block` and returns (M, e) real numbers, one per model as target and example, finite
+    for every example that meets `minimum` (by default it must cope with any number of models). The decorated
+    name is an `Attack`, which can still be called with a block. Its results are stamped with the sha256 of
+    the source file (of the notebook cell, where there is no file), so that an edited attack is computed anew.
+    Decorating the same function again replaces it.
 
     Raises:
         AttackError: the name is malformed, that of a built-in attack, or another function's.
@@ -49,7 +49,9 @@ def attack(
 
     def decorate(function: Function) -> Attack:
         if not inspect.isfunction(function):
-            raise AttackError(f"@lirastore.attack({name!r}) decorates a function of a block; got {function!r}")
+            raise AttackError(
+                f"@lirastore.attack({name!r}) decorates a function of a block; got {function!r}"
+            )
         made = Attack(
             name=name,
             function=function,
@@ -72,7 +74,8 @@ def registered() -> dict[str, Attack]:
 
 
 def named(name: str, *, preset: str = presets.DEFAULT) -> Attack:
-    """The attack of that name. `preset`: whose numerics a built-in one follows; decorated attacks have their own.
+    """The attack of that name. `preset`: whose numerics a built-in one follows; decorated attacks have their
+    own.
 
     Raises:
         AttackError: no such attack or preset, or the preset does not define that attack.
@@ -88,7 +91,8 @@ def named(name: str, *, preset: str = presets.DEFAULT) -> Attack:
             f"Run it with the preset {presets.DEFAULT!r}"
         )
     raise AttackError(
-        f"no attack is called {name!r}; expected one of {', '.join(registered())}, or path/to/file.py:function"
+        f"no attack is called {name!r}; expected one of {', '.join(registered())}, "
+        "or path/to/file.py:function"
     )
 
 
@@ -98,8 +102,8 @@ def resolve(attack: str | Attack, *, preset: str = presets.DEFAULT) -> Attack:
         return attack
     if not isinstance(attack, str):
         raise AttackError(
-            f"{attack!r} is no attack: expected a name, path/to/file.py:function, or a function decorated with "
-            "@lirastore.attack(…)"
+            f"{attack!r} is no attack: expected a name, path/to/file.py:function, or a function decorated "
+            "with @lirastore.attack(…)"
         )
     return load(attack) if ":" in attack else named(attack, preset=preset)
 
@@ -107,13 +111,13 @@ def resolve(attack: str | Attack, *, preset: str = presets.DEFAULT) -> Attack:
 def load(location: str) -> Attack:
     """Executes a Python file and returns one of its functions as an attack: `path/to/file.py:function`.
 
-    The file is run once, as a module of its own, from the very bytes whose sha256 is stamped on the results. A plain
-    function is called what it is called in the file and reads `scaled_logit`; one that is decorated with
-    `@lirastore.attack` is whatever its decorator says.
+    The file is run once, as a module of its own, from the very bytes whose sha256 is stamped on the results.
+    A plain function is called what it is called in the file and reads `scaled_logit`; one that is decorated
+    with `@lirastore.attack` is whatever its decorator says.
 
     Raises:
-        AttackError: not of that form, no such file or function, the file fails, or the name is a built-in one's.
-    """
+        AttackError: not of that form, no such file or function, the file fails, or the name is a built-in
+    one's."""
     path, function = _split(location)
     source = _read(path)
     module = _execute(path, source)
@@ -149,7 +153,7 @@ def _origin(attack: Attack) -> str:
 
 
 def _source(function: Function) -> dict[str, str]:
-    """What identifies the code of a decorated function: its file, its cell, or at a bare prompt its bytecode."""
+    """What identifies a decorated function's code: its file, its cell, or at a bare prompt its bytecode."""
     module = sys.modules.get(function.__module__)
     if isinstance(module, _FileModule):
         return {"source_sha256": _sha256(module.source)}
@@ -187,7 +191,7 @@ def _read(path: Path) -> bytes:
 
 
 def _execute(path: Path, source: bytes) -> _FileModule:
-    """Runs the file under a name that no import can mean; dataclasses and pickle look it up in sys.modules."""
+    """Runs the file under a name that no import means; dataclasses and pickle look it up in sys.modules."""
     full = path.resolve()
     module = _FileModule(f"_lirastore_attack_{full.stem}_{_sha256(str(full).encode())[:12]}")
     module.__file__ = str(full)
@@ -195,7 +199,7 @@ def _execute(path: Path, source: bytes) -> _FileModule:
     before = sys.modules.get(module.__name__)
     sys.modules[module.__name__] = module
     try:
-        exec(compile(source, str(full), "exec"), module.__dict__)
+        exec(compile(source, str(full), "exec", dont_inherit=True), module.__dict__)
     except BaseException as error:
         _restore(module.__name__, before)
         if isinstance(error, (AttackError, KeyboardInterrupt)):

@@ -1,15 +1,15 @@
 """Runs attacks out of core: one Dask task per block of examples, under a stated memory budget.
 
-plan.py     which arrays are read, how the examples are cut, what memory that takes
-blocks.py   what one task does: read all models' slices, turn them into signals, score tile by tile
-parts.py    Parquet parts, written so that a killed run resumes
-checks.py   what is worth a warning
-run.py      the passes, the progress, the result documents
+planning.py  which arrays are read, how the examples are cut, what memory that takes
+blocks.py    what one task does: read all models' slices, turn them into signals, score tile by tile
+parts.py     Parquet parts, written so that a killed run resumes
+checks.py    what is worth a warning
+running.py   the passes, the progress, the result documents
 """
 
 from __future__ import annotations
 
-from lirastore.engine.plan import Options, Plan, plan
-from lirastore.engine.run import feasible, run
+from lirastore.engine.planning import Options, Plan, plan
+from lirastore.engine.running import feasible, run
 
 __all__ = ["Options", "Plan", "feasible", "plan", "run"]

@@ -16,7 +16,7 @@ from lirastore.attacks import Attack, Block, Summary
 from lirastore.attacks.block import check_scores
 from lirastore.engine.checks import Extremes
 from lirastore.engine.parts import Part, PartWriter
-from lirastore.engine.plan import Grid, Reading
+from lirastore.engine.planning import Grid, Reading
 from lirastore.errors import AttackError, DamagedStore, LirastoreError, name_some
 from lirastore.results import part_path, results_folder
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore.engine.checks import Extremes
-from lirastore.engine.plan import GROUP_ROWS
+from lirastore.engine.planning import GROUP_ROWS
 from lirastore.errors import AttackError
 from lirastore.results import PartObject
 from lirastore.store.fsio import fsync_dir
@@ -125,7 +125,7 @@ class PartWriter:
 
 
 def _arrow(values: npt.NDArray[Any]) -> Any:
-    """An Arrow array of the same numbers. Not by `pa.array`: that imports pandas where there is one, 50 MB."""
+    """An Arrow array of the same numbers; `pa.array` would import pandas where there is one, 50 MB."""
     import pyarrow as pa
 
     stored = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else values

@@ -52,9 +52,8 @@ class IngestReport:
             lines.append(f"missing, as allowed: models {name_some(self.missing)}")
         if self.clipped:
             lines.append(
-                f"clipped {sum(self.clipped.values())} values of {len(self.clipped)} models whose "
-                f"confidence or "
-                f"loss had been rounded to certainty (metadata `clipped`)"
+                f"clipped {sum(self.clipped.values())} values of {len(self.clipped)} models whose confidence "
+                "or loss had been rounded to certainty (metadata `clipped`)"
             )
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
@@ -130,7 +129,7 @@ def ingest(
 
 
 def export(store: LogitStore, file: str | PathLike[str]) -> None:
-    """Writes the committed models as one `.npz`, the form that `ingest` reads; see `export.export`."""
-    from lirastore.importers.export import export as write
+    """Writes the committed models as one `.npz`, the form that `ingest` reads; see `npzexport.export`."""
+    from lirastore.importers.npzexport import export as write
 
     write(store, Path(file))

@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +76,10 @@ class _Output:
     epoch: int
     array: Npy
 
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.array.fingerprint()
+
 
 def recognises(source: Path) -> bool:
     """Whether `source` is a directory that holds directories named experiment-…"""
@@ -93,12 +98,12 @@ def scan(source: Path, options: Options) -> Experiment:
     )
     if not found:
         raise SourceError(f"{source}: no model has outputs{_at(options.epoch)}; run inference.py first")
-    shape = _common_shape(found, kind, labels)
+    shape = _common_shape(found, kind)
     classes = shape[-1] if kind == "logits" else None
     label = check_labels(labels.load(), labels.where, examples=shape[0], classes=classes)
     membership = _read_masks(runs, found, models, len(label))
     pictures = open_pictures(source / "x_train.npy", len(label))
-    unknown = tuple(number for number in missing if number not in runs)
+    unknown = tuple(number for number in missing if number not in runs or not runs[number].keep.exists())
     queries = shape[2] if kind == "logits" else shape[1]
     return Experiment(
         format="carlini",
@@ -123,6 +128,8 @@ def _directories(source: Path) -> Iterator[Path]:
 
 def _find_runs(source: Path) -> tuple[dict[int, _Run], int]:
     """The experiment directories by number, whatever order the listing had, and the number of models."""
+    if not source.is_dir():
+        raise SourceError(f"{source}: a file, expected {EXPECTS}")
     runs: dict[int, _Run] = {}
     totals: dict[int | None, Path] = {}
     for path in _directories(source):
@@ -137,7 +144,7 @@ def _find_runs(source: Path) -> tuple[dict[int, _Run], int]:
         runs[number] = _Run(number, path, {kind: _outputs(path / kind) for kind in ("logits", "scores")})
         totals.setdefault(int(match[2]) if match[2] else None, path)
     if not runs:
-        raise SourceError(f"{source}: expected {EXPECTS}; there is no such directory")
+        raise SourceError(f"{source}: expected {EXPECTS}; it has no such directory")
     return runs, _count_models(source, runs, totals)
 
 
@@ -146,7 +153,7 @@ def _count_models(source: Path, runs: Mapping[int, _Run], totals: Mapping[int | 
         names = name_some([path.name for path in totals.values()])
         raise SourceError(
             f"{source}: {names} belong to experiments of different sizes; import one set, move the others "
-            f"away"
+            "away"
         )
     total = next(iter(totals))
     highest = max(runs)
@@ -184,9 +191,9 @@ def _kind(source: Path, runs: Mapping[int, _Run]) -> str:
     scores = [run for run in runs.values() if run.outputs["scores"] and not run.outputs["logits"]]
     if logits and scores:
         raise SourceError(
-            f"{source}: {name_some([run.path.name for run in scores])} have scores but no logits, the "
-            f"others have "
-            f"logits; run inference.py for them, or move the logits directories away to import scores only"
+            f"{source}: {name_some([run.path.name for run in scores])} have scores but no logits, the others "
+            "have logits; run inference.py for them, or move the logits directories away to import scores "
+            "only"
         )
     return "scores" if scores else "logits"
 
@@ -214,7 +221,7 @@ def _why(runs: Mapping[int, _Run], missing: list[int], kind: str, epoch: int | N
     return f" ({run.path / kind} has no outputs{_at(epoch)}; its epochs: {have})"
 
 
-def _common_shape(found: Mapping[int, _Output], kind: str, labels: Npy) -> tuple[int, ...]:
+def _common_shape(found: Mapping[int, _Output], kind: str) -> tuple[int, ...]:
     """The shape of all outputs; every file that differs from the first, or has another form, is an error."""
     first = found[min(found)].array
     for output in found.values():
@@ -223,8 +230,7 @@ def _common_shape(found: Mapping[int, _Output], kind: str, labels: Npy) -> tuple
         if array.shape != first.shape:
             raise SourceError(
                 f"{array.where}: shape {array.shape}, but {first.where} has {first.shape}; all models must "
-                f"be "
-                f"evaluated on the same examples and queries: run inference.py again"
+                "be evaluated on the same examples and queries: run inference.py again"
             )
         match = _OUTPUT.fullmatch(output.run.outputs[kind][output.epoch].name)
         queries = array.shape[2 if kind == "logits" else 1]
@@ -232,11 +238,6 @@ def _common_shape(found: Mapping[int, _Output], kind: str, labels: Npy) -> tuple
             raise SourceError(
                 f"{array.where}: its name says {int(match[2])} augmentations, its shape {queries}"
             )
-    if labels.shape != first.shape[:1]:
-        raise SourceError(
-            f"{labels.where}: shape {labels.shape}, but {first.where} has {first.shape[0]} examples: "
-            f"expected ({first.shape[0]},); labels and outputs must come from the same, uncut data set"
-        )
     return first.shape
 
 
@@ -250,8 +251,7 @@ def _check_form(array: Npy, kind: str) -> None:
     if not good or 0 in array.shape:
         raise SourceError(
             f"{array.where}: shape {array.shape}, expected {form} with 2 or more classes, as inference.py "
-            f"and "
-            f"score.py write them; reshape the array and save it again"
+            "and score.py write them; reshape the array and save it again"
         )
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise SourceError(f"{array.where}: type {array.dtype}, expected float32 (or float16, float64)")
@@ -268,7 +268,7 @@ def _read_masks(
         if keep.dtype != np.bool_ or keep.shape != (examples,):
             raise SourceError(
                 f"{keep.where}: {keep.dtype} {keep.shape}, expected bool ({examples},), True where the model "
-                f"was trained on the example"
+                "was trained on the example"
             )
         membership[number] = keep.load()
     return membership
@@ -300,7 +300,7 @@ def _model(output: _Output, kind: str) -> SourceModel:
             )
 
     return SourceModel(
-        run.number, array.where, run.path.name, array.fingerprint(), metadata=metadata, stream=stream
+        run.number, array.where, run.path.name, output.fingerprint, metadata=metadata, stream=stream
     )
 
 
@@ -317,8 +317,7 @@ def _read_hparams(run: _Run) -> dict[str, Any] | None:
     if isinstance(told, int) and told != run.number:
         raise SourceError(
             f"{path}: tells of {'expid' if numbered else 'seed'} {told}, but its directory is that of "
-            f"experiment "
-            f"{run.number}; was it renamed or copied? Give it its own name again"
+            f"experiment {run.number}; was it renamed or copied? Give it its own name again"
         )
     return hparams
 
@@ -328,7 +327,7 @@ def _warnings(found: Mapping[int, _Output]) -> Iterator[str]:
     by_data: dict[str, list[int]] = {}
     for number, output in sorted(found.items()):
         by_epoch.setdefault(output.epoch, []).append(number)
-        by_data.setdefault(output.array.fingerprint(), []).append(number)
+        by_data.setdefault(output.fingerprint, []).append(number)
     if len(by_epoch) > 1:
         told = "; ".join(f"epoch {epoch}: models {name_some(by_epoch[epoch])}" for epoch in sorted(by_epoch))
         yield f"the models' latest epochs differ ({told}); --epoch takes the same one of all"

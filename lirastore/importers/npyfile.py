@@ -66,8 +66,8 @@ class Npy:
         if self.nbytes > _LARGEST_WHOLE:
             raise SourceError(
                 f"{self.where}: {self.nbytes} bytes, shape {self.shape}, where at most {_LARGEST_WHOLE} "
-                f"bytes "
-                f"of labels, masks or names are expected; this file is damaged or not what its name says"
+                "bytes of labels, masks or names are expected; this file is damaged or not what its name "
+                "says"
             )
         with self.reading() as file:
             values = self._values(file, 0, math.prod(self.shape))
@@ -97,9 +97,8 @@ class Npy:
         if not self.fortran or sum(length > 1 for length in self.shape) < 2:
             return self
         raise SourceError(
-            f"{self.where}: the array is in Fortran order, in which one example's values are scattered "
-            f"over the "
-            f"whole file; save it again with np.save(file, np.ascontiguousarray(array))"
+            f"{self.where}: the array is in Fortran order, in which one example's values are scattered over "
+            "the whole file; save it again with np.save(file, np.ascontiguousarray(array))"
         )
 
     def fingerprint(self) -> str:
@@ -155,9 +154,9 @@ def _archive_errors(where: str) -> Iterator[None]:
         raise SourceError(f"{where}: damaged ({error}); copy or export it again") from error
 
 
-def open_npy(path: Path, where: str | None = None) -> Npy:
+def open_npy(path: Path) -> Npy:
     """The `.npy` file at `path`. SourceError if it is absent, no `.npy`, an object array, or cut short."""
-    where = str(path) if where is None else where
+    where = str(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -213,7 +212,7 @@ def _parse(file: IO[bytes], where: str, size: int, opener: _Opener) -> Npy:
     if dtype.hasobject:
         raise SourceError(
             f"{where}: an object array, which holds a pickle and could run any code; it is never loaded: "
-            f"save the array with a plain numeric type"
+            "save the array with a plain numeric type"
         )
     if not dtype.itemsize or dtype.names is not None:
         raise SourceError(f"{where}: type {dtype}, expected plain numbers, bool or text")
@@ -222,8 +221,7 @@ def _parse(file: IO[bytes], where: str, size: int, opener: _Opener) -> Npy:
         state = "cut short" if size < expected else "too long"
         raise SourceError(
             f"{where}: {state}: {size} bytes, but its header says {dtype} {shape}, which is {expected} "
-            f"bytes; "
-            f"copy or write it again"
+            "bytes; copy or write it again"
         )
     return Npy(where, shape, dtype, fortran, offset, opener)
 

@@ -191,8 +191,7 @@ def _planned(rows: list[_Row], form: Form) -> int:
     if models * form.examples > _LARGEST_MASKS:
         raise SourceError(
             f"{archive.path}: {models} models, the highest being {highest}, of {form.examples} examples: "
-            f"more than "
-            f"{_LARGEST_MASKS} masks; a model's id is its row in the store: number them from 0"
+            f"more than {_LARGEST_MASKS} masks; a model's id is its row in the store: number them from 0"
         )
     return models
 
@@ -208,8 +207,7 @@ def _common_form(rows: list[_Row]) -> Form:
         if other != form:
             raise SourceError(
                 f"{archive.path}: holds {other}, but {first.path.name} holds {form}; all models must have "
-                f"outputs of "
-                f"one kind on the same examples and queries"
+                "outputs of one kind on the same examples and queries"
             )
     return form
 
@@ -222,8 +220,7 @@ def _common(rows: list[_Row], name: str) -> NDArray[Any]:
         if not np.array_equal(archive.need(name).load(), value):
             raise SourceError(
                 f"{archive.path}: {name} differs from the one in {first.path.name}; all models must be "
-                f"evaluated on the "
-                f"same examples, in the same order, under the same queries"
+                "evaluated on the same examples, in the same order, under the same queries"
             )
     return value
 
@@ -270,8 +267,8 @@ def _preview(archive: Archive, form: Form) -> Callable[[list[str]], NDArray[np.u
         return None
     if member.dtype != np.uint8 or len(member.shape) != 4 or member.shape[0] != form.examples:
         raise SourceError(
-            f"{member.where}: {member.dtype} {member.shape}, expected uint8 ({form.examples}, height, "
-            f"width, channel)"
+            f"{member.where}: {member.dtype} {member.shape}, expected uint8 ({form.examples}, height, width, "
+            "channel)"
         )
     return lambda _: member.load()
 

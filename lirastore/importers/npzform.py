@@ -53,8 +53,8 @@ class Archive:
     def need(self, name: str) -> Npy:
         if name not in self.members:
             raise SourceError(
-                f"{self.path}: no member {name!r}; it has {name_some(sorted(self.members))}; add it and "
-                f"save again"
+                f"{self.path}: no member {name!r}; it has {name_some(sorted(self.members))}; add it and save "
+                "again"
             )
         return self.members[name]
 
@@ -63,8 +63,8 @@ class Archive:
         member = self.need(name)
         if member.shape != shape or member.dtype.kind not in kinds:
             raise SourceError(
-                f"{member.where}: {member.dtype} {member.shape}, expected {_KINDS[kinds]} {shape}; "
-                f"correct it and save it again"
+                f"{member.where}: {member.dtype} {member.shape}, expected {_KINDS[kinds]} {shape}; correct "
+                "it and save it again"
             )
         return member.load()
 
@@ -124,9 +124,8 @@ def _wrong_shape(archive: Archive, name: str) -> SourceError:
         axes.append("classes (2 or more)")
     membership = archive.need("membership")
     return SourceError(
-        f"{archive.need(name).where}: shape {archive.need(name).shape}, expected ({', '.join(axes)}), "
-        f"where membership "
-        f"is {membership.shape}; reshape it and save it again"
+        f"{archive.need(name).where}: shape {archive.need(name).shape}, expected ({', '.join(axes)}), where "
+        f"membership is {membership.shape}; reshape it and save it again"
     )
 
 

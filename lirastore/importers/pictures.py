@@ -87,7 +87,6 @@ def open_pictures(path: Path, examples: int) -> Pictures | None:
     if array.shape[:1] != (examples,):
         raise SourceError(
             f"{array.where}: shape {array.shape}, expected {examples} examples first, as in y_train.npy; "
-            f"both must be "
-            f"of the same data set (or move it away: it is only needed for pictures)"
+            "both must be of the same data set (or move it away: it is only needed for pictures)"
         )
     return Pictures(array)

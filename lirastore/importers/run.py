@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def run(experiment: Experiment, path: Path, *, dtype: str | None, progress: bool
         warnings = list(experiment.warnings)
         store = _open_or_create(experiment, path, dtype, warnings)
         _check_same(store, experiment, dtype)
-        skipped = _check_committed(store, experiment)
+        skipped = _check_committed(store, experiment.models)
         todo = [model for model in experiment.models if model.model not in skipped]
         ingested, clipped = [], {}
         with closing(_bar(store, len(todo), progress)) as bar:
@@ -116,44 +116,37 @@ def _check_membership(store: LogitStore, experiment: Experiment) -> None:
             continue  # the source has lost it, the store still knows its mask
         if model in once_unknown:
             raise SourceError(
-                f"{store.path}: model {model} was missing when this store was made, so its training set is "
-                f"not in "
-                f"it; import the completed experiment into a new store"
+                f"{store.path}: model {model} was missing when this store was made, which therefore lacks "
+                "its training set; import the completed experiment into a new store"
             )
         example = int(np.flatnonzero(stored[model] != experiment.membership[model])[0])
-        raise _different(
-            store,
-            f"example {example} is {'in' if stored[model, example] else 'not in'} model {model}'s training "
-            f"set, in "
-            f"the source it is {'not' if stored[model, example] else ''}".rstrip(),
-        )
+        was, now = ("in", "out of") if stored[model, example] else ("out of", "in")
+        raise _different(store, f"example {example} is {was} model {model}'s training set, there {now} it")
 
 
 def _different(store: LogitStore, how: str) -> SourceError:
     return SourceError(f"{store.path} is another experiment than the source: {how}; import into a new store")
 
 
-def _check_committed(store: LogitStore, experiment: Experiment) -> set[int]:
-    """Models of the source that the store has already. Raises SourceError if one came from elsewhere."""
+def _check_committed(store: LogitStore, models: Sequence[SourceModel]) -> set[int]:
+    """Which of `models` the store has already. Raises SourceError if one of them came from elsewhere."""
     commits = store.commits()
     changed = [
         model
-        for model in experiment.models
+        for model in models
         if model.model in commits and not _same_source(commits[model.model].metadata, model)
     ]
     if changed:
         first = changed[0]
         was = commits[first.model].metadata.get("source_id")
-        models = ",".join(str(model.model) for model in changed)
+        numbers = [model.model for model in changed]
         raise SourceError(
-            f"{first.origin}: model {first.model} is in {store.path} already, but from other data "
-            f"(source_id {was!r}, now {first.source_id!r}); so are "
-            f"{name_some([model.model for model in changed])}. "
-            f"If the source was made anew, withdraw them with `lirastore discard {store.path} --models "
-            f"{models}` "
-            f"and ingest again"
+            f"{first.origin}: model {first.model} is in {store.path} already, but from other data (source_id "
+            f"{was!r}, now {first.source_id!r}; models that differ: {name_some(numbers)}). If the source was "
+            f"made anew, withdraw them with `lirastore discard {store.path} --models "
+            f"{','.join(map(str, numbers))}` and ingest again"
         )
-    return {model.model for model in experiment.models if model.model in commits}
+    return {model.model for model in models if model.model in commits}
 
 
 def _same_source(metadata: Mapping[str, Any], model: SourceModel) -> bool:
@@ -181,11 +174,11 @@ def _ingest(
                 progress(batch.examples.stop - batch.examples.start)
             writer.metadata.update(counts)
     except AlreadyCommitted:
+        _check_committed(store, [model])
         return None
     except NonFiniteLogits as error:
         raise NonFiniteLogits(
-            f"{model.origin}: {error} Model {model.model} was not committed; {len(store.committed())} "
-            f"models are in "
-            f"{store.path}. Correct this model's outputs and ingest again: it resumes"
+            f"{model.origin}: {error} Model {model.model} was not committed; {len(store.committed())} models "
+            f"are in {store.path}. Correct this model's outputs and ingest again: it resumes"
         ) from error
     return counts

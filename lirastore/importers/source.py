@@ -118,7 +118,7 @@ def check_labels(
     if labels.shape != (examples,):
         raise SourceError(
             f"{where}: labels have the shape {labels.shape}, expected ({examples},), one for each example of "
-            f"the models' outputs; labels and outputs must come from the same, uncut data set"
+            "the models' outputs; labels and outputs must come from the same, uncut data set"
         )
     if labels.dtype.kind not in "iu":
         raise SourceError(f"{where}: labels are {labels.dtype}, expected whole numbers; save them as int64")
@@ -127,8 +127,8 @@ def check_labels(
     if len(bad):
         bound = "-1 or more" if classes is None else f"0 to {highest}, as the outputs have {classes} classes"
         raise SourceError(
-            f"{where}: label {labels[bad[0]]} of example {bad[0]} is out of range "
-            f"({len(bad)} such): expected {bound}"
+            f"{where}: label {labels[bad[0]]} of example {bad[0]} is out of range ({len(bad)} such): "
+            f"expected {bound}"
         )
     return labels.astype(np.int64)
 
@@ -138,9 +138,8 @@ def missing_models(missing: Sequence[int], models: int, where: Path, *, allowed:
     if missing and not allowed:
         raise SourceError(
             f"{where}: {len(missing)} of {models} models are missing: {name_some(missing)}{why}; complete "
-            f"the "
-            f"experiment, or pass --allow-missing (allow_missing=True) to import the others: row m stays "
-            f"model m"
+            "the experiment, or pass --allow-missing (allow_missing=True) to import the others: row m stays "
+            "model m"
         )
 
 

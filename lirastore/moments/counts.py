@@ -2,8 +2,8 @@
 
 On a balanced design, leaving out a member leaves one IN model fewer, leaving out a non-member one OUT model
 fewer; with ddof-0 variances that difference alone tells them apart. Equal counts cut both sides to
-k = min(n_in, n_out), counted after the target is left out. Who is dropped is settled by an order of the models
-that depends on nothing but the seed, the example and the model: not on membership, nor on the cut into tiles.
+k = min(n_in, n_out), counted after the target is left out. Who is dropped is settled by an order of the
+models that depends on nothing but the seed, the example and the model: not on membership, nor on the tiles.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def _sorted_keys(keys: UInt64, side: Bool) -> UInt64:
 def model_order(models: Int64, examples: Int64, seed: int) -> UInt64:
     """(M, e) uint64 keys: ascending, they give each example its own order of the models.
 
-    Counter-based (splitmix64's finaliser over seed, example and model), so that the order is the same on every
-    platform, for every version of numpy and for every cut into tiles. Model ids are below 2^20.
+    Counter-based (splitmix64's finaliser over seed, example and model), so that the order is the same on
+    every platform, for every version of numpy and for every cut into tiles. Model ids are below 2^20.
     """
     with np.errstate(over="ignore"):
         seeded = _mix(np.array([seed % 2**64], np.uint64))

@@ -56,7 +56,7 @@ def downdated_moments(x: Values, member: Bool, base: Bool | None = None) -> Down
     n = np.stack([count(side) for side in sides])
     pivot = np.stack([first_marked(x, side) for side in sides])
     with np.errstate(divide="ignore", invalid="ignore"):
-        left = 1 / (n - 1)
+        left = 1 / (n - 1)  # infinite where nothing is: such entries are among the few, and recomputed
         d = np.subtract(x, pick_side(chosen, pivot), dtype=np.float64)
         shift = _sums(weights, d) / n
         d -= pick_side(chosen, shift)

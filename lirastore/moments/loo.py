@@ -1,7 +1,7 @@
 """Leave-one-out moments of one tile of examples: every model in turn is the target.
 
-A target changes only the statistics of the side that it stands on. So each example has one value of a statistic
-per side for the targets of the other side (`cross`), and one per target for the target's own side (`own`).
+A target changes only the statistics of the side that it stands on. So each example has one value of a
+statistic per side for the targets of the other side (`cross`), and one per target for its own side (`own`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Loo:
     """Leave-one-out IN and OUT moments of a signal: row t holds the moments of the models other than t.
 
     The arrays are computed at first use and kept; treat them as read-only. Beside `values`, they take two
-    float64 arrays of (M, e, A), one more where the centre is the median, and one for each attribute asked for.
+    float64 arrays of (M, e, A), a third where the centre is the median, and one for each attribute asked for.
 
     Attributes:
         values, member, centre: as given.
@@ -85,9 +85,7 @@ class Loo:
         """
         _check(values, member, models, centre)
         if limit is not None and (limit < 1 or not equal_counts):
-            raise InputError(
-                f"limit {limit}, equal_counts {equal_counts}: a limit is at least 1, and needs them"
-            )
+            raise InputError(f"limit {limit} with equal_counts {equal_counts}: expected at least 1, and True")
         self.values, self.member, self.centre = values, member, centre
         if equal_counts:
             ids = np.arange(len(member)) if models is None else models
@@ -99,22 +97,22 @@ class Loo:
 
     @cached_property
     def mean_in(self) -> Float64:
-        """(M, e, A) float64: mean or median of the IN models besides the target; NaN where there are none."""
+        """(M, e, A) float64: mean or median of the IN models but the target; NaN where there are none."""
         return self._side(self._centres, 0)
 
     @cached_property
     def mean_out(self) -> Float64:
-        """(M, e, A) float64: mean or median of the OUT models besides the target; NaN where there are none."""
+        """(M, e, A) float64: mean or median of the OUT models but the target; NaN where there are none."""
         return self._side(self._centres, 1)
 
     @cached_property
     def var_in(self) -> Float64:
-        """(M, e, A) float64: variance, ddof 0, of the IN models besides the target; 0 where all are equal."""
+        """(M, e, A) float64: variance, ddof 0, of the IN models but the target; 0 where all are equal."""
         return self._side(self._moments[1], 0)
 
     @cached_property
     def var_out(self) -> Float64:
-        """(M, e, A) float64: variance, ddof 0, of the OUT models besides the target; 0 where all are equal."""
+        """(M, e, A) float64: variance, ddof 0, of the OUT models but the target; 0 where all are equal."""
         return self._side(self._moments[1], 1)
 
     @cached_property
@@ -192,9 +190,8 @@ def _sides(chunk: _Chunk, mask: Bool | None) -> tuple[Bool, Bool]:
 
 
 def _outside_base(chunk: _Chunk, own: Float64, spare_in: Float64, spare_out: Float64) -> Float64:
-    """Replaces what was downdated for targets that are not in the base, which have nothing to be taken out."""
-    assert chunk.base is not None
-    return pick(bits(chunk.base), own, pick(bits(chunk.member), spare_in, spare_out))
+    """Replaces what was downdated for targets outside the base: nothing of them is there to be taken out."""
+    return pick(bits(np.asarray(chunk.base)), own, pick(bits(chunk.member), spare_in, spare_out))
 
 
 def _spread(mask: Bool, part: slice, augmentations: int) -> Bool:

@@ -46,8 +46,9 @@ def pick(chosen: Int64, yes: Float64, no: Float64, out: Float64 | None = None) -
     """
     first, second = yes.view(np.int64), no.view(np.int64)
     target = None if out is None else out.view(np.int64)
-    picked = np.bitwise_and(first ^ second, chosen, out=target)
-    return np.bitwise_xor(picked, second, out=picked).view(np.float64)
+    picked: Int64 = np.bitwise_and(first ^ second, chosen, out=target)
+    picked ^= second
+    return picked.view(np.float64)
 
 
 def pick_side(on_in: Int64, sides: Float64, out: Float64 | None = None) -> Float64:

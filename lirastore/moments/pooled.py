@@ -1,8 +1,8 @@
 """The variance pooled over all examples, per side, augmentation and target: sums that merge.
 
-With SS_j the sum of squared deviations of example j's models on one side about their mean, the target left out,
-and k_j their number: σ² = Σ_j SS_j / Σ_j k_j. Each target has sums of its own, made of leave-one-out moments, so
-that nothing large is ever subtracted from something larger.
+With SS_j the sum of squared deviations of example j's models on one side about their mean, the target left
+out, and k_j their number: σ² = Σ_j SS_j / Σ_j k_j. Each target has sums of its own, made of leave-one-out
+moments, so that nothing large is ever subtracted from something larger.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PooledVariance:
 
 @dataclass(frozen=True)
 class PooledSums:
-    """What a tile contributes to `PooledVariance`: chunk with `of`, combine with `+`, finalise with `variance`.
+    """What a tile adds to `PooledVariance`: chunk with `of`, combine with `+`, finalise with `variance`.
 
     Attributes:
         squares_in, squares_out: (M, A) float64, Σ_j SS_j.

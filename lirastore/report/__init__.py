@@ -1,0 +1,54 @@
+"""Figures and the HTML report: what leaked, about whom, and what exactly was run."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lirastore.errors import InputError, MissingDependency
+from lirastore.store.fsio import write_atomic
+
+if TYPE_CHECKING:
+    from lirastore.store import LogitStore
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    store: LogitStore,
+    output: str | PathLike[str],
+    *,
+    png: str | PathLike[str] | None = None,
+    svg: str | PathLike[str] | None = None,
+) -> None:
+    """Writes one self-contained HTML file that opens offline; `png` and `svg`: the ROC alone, for papers.
+
+    Works before any attack has run, and on a read-only store. Each file appears whole or not at all.
+    Raises MissingDependency without matplotlib, InputError for an output folder that is not there,
+    DamagedStore or ResultError for what cannot be read.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingDependency("the report needs matplotlib: pip install 'lirastore[report]'")
+    targets = [None if target is None else _target(target) for target in (output, png, svg)]
+    from lirastore.report import data, figures, html
+
+    gathered = data.gather(store)
+    page, png_file, svg_file = targets
+    if page:
+        write_atomic(page, html.page(gathered).encode())
+    roc = figures.roc(gathered.curves, gathered.non_members, figures.PAPER, legend=True)
+    if png_file:
+        write_atomic(png_file, figures.png_bytes(roc))
+    if svg_file:
+        write_atomic(svg_file, figures.svg_bytes(roc))
+
+
+def _target(path: str | PathLike[str]) -> Path:
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist; create it, or choose another")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; expected the name of a file to write")
+    return target

@@ -6,7 +6,6 @@ agree with each other. Rates and shares are between 0 and 1 here; the page turns
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -201,12 +200,9 @@ def _curve(connection: DuckDBPyConnection, attack: str) -> Curve:
 
 
 def _accuracies(connection: DuckDBPyConnection) -> tuple[float | None, float | None]:
-    row = connection.execute(
-        "select avg(try_cast(train_accuracy as double)), avg(try_cast(test_accuracy as double)) from models"
-    ).fetchone()
-    assert row is not None  # an aggregate without groups is one row
-    train, test = (value if value is not None and math.isfinite(value) else None for value in row)
-    return train, test
+    means = "select avg(train_accuracy) as train, avg(test_accuracy) as test from models"
+    (row,) = _rows(connection, means)
+    return row["train"], row["test"]
 
 
 # --- examples -----------------------------------------------------------------------------------

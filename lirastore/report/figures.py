@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from lirastore.report.markup import Markup
 
@@ -68,10 +68,10 @@ _VARIABLES = {
     **{colour: f"var(--series-{number})" for number, colour in enumerate(PAGE.series)},
 }
 # Seven colours and four dashes have no common divisor: 28 attacks that all look different.
-DASHES = ((None, "solid"), ((5, 1.5), "dashed"), ((1.2, 1.4), "dotted"), ((6, 1.5, 1.2, 1.5), "dash-dot"))
+DASHES: tuple[tuple[float, ...] | None, ...] = (None, (5, 1.5), (1.2, 1.4), (6, 1.5, 1.2, 1.5))
 
-Style = dict[str, Any]
-_STYLE: Style = {"font.size": 9, "axes.linewidth": 0.7, "axes.labelsize": 9.5, "svg.hashsalt": "lirastore"}
+# Any, because the stubs type the keys as a Literal of all of matplotlib's parameters
+_STYLE: Any = {"font.size": 9.5, "axes.linewidth": 0.7, "axes.labelsize": 10, "svg.hashsalt": "lirastore"}
 
 
 def roc(curves: Sequence[Curve], non_members: int, palette: Palette, *, legend: bool) -> Figure:
@@ -81,11 +81,11 @@ def roc(curves: Sequence[Curve], non_members: int, palette: Palette, *, legend: 
     """
     floor = _floor(non_members)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, 4.9), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
+        figure = Figure(figsize=(4.9, 4.6), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
         axes = figure.add_subplot()
         _frame(axes, palette)
-        chance = {"color": palette.muted, "linewidth": 0.9, "linestyle": (0, (2, 3)), "label": "chance"}
-        axes.plot([floor, 1], [floor, 1], **chance)
+        diagonal = axes.plot([floor, 1], [floor, 1], label="chance")[0]
+        diagonal.set(color=palette.muted, linewidth=0.9, linestyle=(0, (2, 3)))
         for number, curve in reversed(list(enumerate(curves))):  # the strongest is drawn last, on top
             _draw_curve(axes, curve, number, floor, palette)
         _log_axes(axes, floor)
@@ -99,9 +99,15 @@ def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     chance, *curves = zip(handles, labels, strict=True)
     entries = [*reversed(curves), chance]
-    style = {"frameon": False, "fontsize": 8, "handlelength": 3}
-    owner, place = (axes, "lower right") if len(entries) <= 9 else (figure, "outside right upper")
-    owner.legend([handle for handle, _ in entries], [label for _, label in entries], loc=place, **style)
+    inside = len(entries) <= 9
+    (axes if inside else figure).legend(
+        [handle for handle, _ in entries],
+        [label for _, label in entries],
+        loc="lower right" if inside else "outside right upper",
+        frameon=False,
+        fontsize=8,
+        handlelength=3,
+    )
 
 
 def _floor(non_members: int) -> float:
@@ -114,7 +120,7 @@ def _draw_curve(axes: Axes, curve: Curve, number: int, floor: float, palette: Pa
     right = curve.fpr > floor
     fpr = np.concatenate([[floor], curve.fpr[right]])
     tpr = np.concatenate([[curve.tpr[~right].max(initial=0.0)], curve.tpr[right]])
-    pattern, _ = DASHES[number % len(DASHES)]
+    pattern = DASHES[number % len(DASHES)]
     axes.plot(
         fpr,
         np.maximum(tpr, floor),
@@ -128,7 +134,7 @@ def _draw_curve(axes: Axes, curve: Curve, number: int, floor: float, palette: Pa
 
 
 def _log_axes(axes: Axes, floor: float) -> None:
-    ticks = 10.0 ** np.arange(round(np.log10(floor)), 1)
+    ticks = [10.0**decade for decade in range(round(np.log10(floor)), 1)]
     for axis, name in ((axes.xaxis, "False positive rate"), (axes.yaxis, "True positive rate")):
         axis.set_label_text(name)
     axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1), aspect="equal")
@@ -170,6 +176,7 @@ def histogram(outputs: Outputs, palette: Palette) -> Figure:
         ):
             _draw_side(axes, values, bins, colour, dash)
         axes.set(xlim=(low, high), xlabel="scaled logit φ", yticks=[])
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
     return figure
@@ -186,7 +193,7 @@ def _span(values: Floats) -> tuple[float, float]:
 def _draw_side(axes: Axes, values: Floats, bins: Floats, colour: str, dash: Any) -> None:
     if not len(values):
         return
-    axes.hist(values, bins=bins, density=True, color=colour, alpha=0.35, linewidth=0)
+    axes.hist(values, bins=bins.tolist(), density=True, color=colour, alpha=0.35, linewidth=0)
     mean, deviation = float(values.mean()), float(values.std())
     if deviation > 0:
         x = np.linspace(bins[0], bins[-1], 200)

@@ -27,7 +27,9 @@ def data_uri(picture: npt.NDArray[np.uint8]) -> str | None:
 def _png(picture: npt.NDArray[np.uint8]) -> bytes:
     height, width, channels = picture.shape
     header = struct.pack(">2I5B", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
-    rows = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # each row starts with its filter: 0, none
+    rows = np.zeros(
+        (height, 1 + width * channels), dtype=np.uint8
+    )  # each row starts with its filter: 0, none
     rows[:, 1:] = picture.reshape(height, -1)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)

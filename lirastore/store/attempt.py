@@ -18,7 +18,7 @@ from lirastore import __version__
 from lirastore.errors import LostClaim
 from lirastore.store.commit import Commit
 from lirastore.store.faults import reach
-from lirastore.store.fsio import fsync_dir, write_new
+from lirastore.store.fsio import entries, fsync_dir, write_new
 from lirastore.store.layout import Json
 from lirastore.store.protocol import (
     CLAIM_DIRECTORY,
@@ -102,8 +102,8 @@ class Attempt:
             write_new(self.directory / MANIFEST, commit.to_bytes())
             for directory in (self.directory, self.directory.parent, self.places.staging):
                 fsync_dir(directory)
-        except FileNotFoundError:
-            raise self.gone() from None
+        except FileNotFoundError as error:
+            raise self.explain(error) from None
         reach("seal.manifest")
 
     def _flush_directories(self) -> None:
@@ -119,10 +119,9 @@ class Attempt:
             f"nothing was changed"
         )
 
-    def abandon(self) -> None:
-        """Removes the attempt, unless it has claimed its model already: then recovery will publish it."""
-        self.close()
-        retire(self.places, self.model, self.name)
+    def explain(self, error: FileNotFoundError) -> LostClaim | FileNotFoundError:
+        """The error behind a file of the attempt that could not be found: its removal, if that was it."""
+        return error if (self.directory / HEARTBEAT).exists() else self.gone()
 
 
 def retire(places: Places, model: int, attempt: str) -> bool:
@@ -167,7 +166,7 @@ def list_attempts(places: Places) -> list[AttemptInfo]:
     """All attempts in staging, sorted by model. Reads only; attempts that vanish meanwhile are left out."""
     found = []
     for model in _models(places):
-        for directory in sorted((places.staging / str(model)).iterdir()):
+        for directory in entries(places.staging / str(model)):
             info = None if is_preparation(directory) else _look(model, directory)
             if info is not None:
                 found.append(info)
@@ -175,7 +174,7 @@ def list_attempts(places: Places) -> list[AttemptInfo]:
 
 
 def _models(places: Places) -> list[int]:
-    return sorted(int(path.name) for path in places.staging.iterdir() if path.name.isdecimal())
+    return sorted(int(path.name) for path in entries(places.staging) if path.name.isdecimal())
 
 
 def is_preparation(directory: Path) -> bool:

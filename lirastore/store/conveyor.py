@@ -1,4 +1,4 @@
-"""A bounded queue with one thread behind it: work that overlaps with the caller's, and never loses an error."""
+"""A bounded queue with one thread behind it: work that overlaps with the caller's and loses no error."""
 
 from __future__ import annotations
 
@@ -70,6 +70,13 @@ class Conveyor(Generic[T]):
             self._changed.notify_all()
         self._thread.join()
 
+    def fail(self, error: BaseException) -> None:
+        """Drops what waits; every later call raises `error`, or the one that came first."""
+        with self._changed:
+            self._error = self._error or error
+            self._items.clear()
+            self._changed.notify_all()
+
     def _fits(self, nbytes: int) -> bool:
         return self._bytes + nbytes <= self._limit
 
@@ -88,18 +95,12 @@ class Conveyor(Generic[T]):
             try:
                 self._work(item)
             except BaseException as error:  # carried to the caller's thread, whatever it is
-                self._fail(error)
+                self.fail(error)
                 return
             del item, taken
             self._release(nbytes)
 
     def _take(self) -> tuple[T, int] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
+            self._changed.wait_for(lambda: self._items or self._closed or self._error)
             return self._items.popleft() if self._items else None
-
-    def _fail(self, error: BaseException) -> None:
-        with self._changed:
-            self._error = error
-            self._items.clear()
-            self._changed.notify_all()

@@ -7,6 +7,7 @@ it as the fill value.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = ["dataset"]
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
+Index = int | slice | Sequence[int] | Ids
 
 
 def dataset(store: LogitStore) -> xarray.Dataset:
@@ -60,7 +62,7 @@ def _lazy(array: _ModelArray | _PlainArray, chunks: tuple[int, ...]) -> dask.arr
     meta = np.empty((0,) * array.ndim, dtype=array.dtype)
     fitting = tuple(max(1, min(chunk, length)) for chunk, length in zip(chunks, array.shape, strict=True))
     lazy: dask.array.Array = dask.array.from_array(  # type: ignore[no-untyped-call]
-        array, chunks=fitting, name=False, asarray=False, inline_array=True, meta=meta
+        array, chunks=fitting, name=False, meta=meta
     )
     return lazy
 
@@ -82,14 +84,14 @@ class _ModelArray:
         self.dtype = spec.dtype
         self.ndim = len(self.shape)
 
-    def __getitem__(self, index: tuple[int | slice, ...]) -> Array:
+    def __getitem__(self, index: tuple[Index, ...]) -> Array:
         which, examples, *rest = index
         models = self._models[which]
         start, stop, within = _hull(examples, self.shape[1])
         out = np.empty((models.size, stop - start, *self.shape[2:]), dtype=self.dtype)
         for row, model in zip(out, np.atleast_1d(models).tolist(), strict=True):
             self._store.read(self._spec.name, model, start, stop, out=row)
-        return out[(slice(None) if models.ndim else 0, within, *rest)]
+        return _outer(out, (slice(None) if models.ndim else 0, within, *rest))
 
 
 class _PlainArray:
@@ -103,19 +105,28 @@ class _PlainArray:
         self.dtype = spec.dtype
         self.ndim = len(self.shape)
 
-    def __getitem__(self, index: tuple[int | slice, ...]) -> Array:
+    def __getitem__(self, index: tuple[Index, ...]) -> Array:
         which, *rest = index
         rows = self._rows[which]
         values = self._store.read_plain(self._spec.name, np.atleast_1d(rows))
-        return values[(slice(None) if rows.ndim else 0, *rest)]
+        return _outer(values, (slice(None) if rows.ndim else 0, *rest))
 
 
-def _hull(index: int | slice, length: int) -> tuple[int, int, int | slice]:
+def _hull(index: Index, length: int) -> tuple[int, int, Index]:
     """The smallest range [start, stop) that holds `index`, and what `index` is within it."""
-    picked = range(length)[index]
-    if isinstance(picked, int):
-        return picked, picked + 1, 0
-    if not picked:
-        return 0, 0, slice(None)
-    ends = picked[0], picked[-1]
-    return min(ends), max(ends) + 1, slice(None, None, picked.step)
+    picked = np.arange(length)[index]
+    if not picked.size:
+        return 0, 0, picked
+    start = int(picked.min())
+    if isinstance(index, slice):  # stays a slice, hence a view
+        return start, int(picked.max()) + 1, slice(None, None, index.step)
+    return start, int(picked.max()) + 1, picked - start
+
+
+def _outer(values: Array, index: tuple[Index, ...]) -> Array:
+    """Each axis by its own index, independently; integers drop their axis."""
+    kept = 0
+    for one in index:
+        values = values[(slice(None),) * kept + (one,)]
+        kept += np.ndim(one) if not isinstance(one, slice) else 1
+    return values

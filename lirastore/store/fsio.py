@@ -17,6 +17,7 @@ from lirastore.errors import UnsupportedFilesystem
 
 __all__ = [
     "clock",
+    "entries",
     "fsync_dir",
     "fsync_file",
     "move",
@@ -129,9 +130,8 @@ def remove_tree(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    with contextlib.suppress(FileNotFoundError):
-        for entry in list(path.iterdir()):
-            remove_tree(entry)
+    for entry in entries(path):
+        remove_tree(entry)
     try:
         path.rmdir()
     except FileNotFoundError:
@@ -139,6 +139,14 @@ def remove_tree(path: Path) -> None:
     except OSError as error:
         if not occupied(error) and error.errno != errno.EBUSY:
             raise
+
+
+def entries(directory: Path) -> list[Path]:
+    """What is in a directory, sorted; nothing if the directory is not there (any more)."""
+    try:
+        return sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def clock(directory: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lirastore.store.attempt import AttemptInfo, is_preparation, list_attempts, retire
-from lirastore.store.fsio import clock, remove_tree
+from lirastore.store.fsio import clock, entries, remove_tree
 from lirastore.store.protocol import Places, current_claim
 from lirastore.store.recover import RecoverReport, recover
 
@@ -119,7 +120,9 @@ def gc_store(
     ]
     for path in _litter(places, now - max(PREPARATION_SECONDS, older_than.total_seconds())):
         places.throw_away(path)
-    for heap in _entries(places.trash):
+    for folder in entries(places.staging):
+        places.tidy(folder)
+    for heap in entries(places.trash):
         remove_tree(heap)
     runs = [] if results is None else results(store.lira, older_than.total_seconds())
     return GcReport(removed, runs, recovered)
@@ -135,19 +138,14 @@ def _remove(places: Places, info: AttemptInfo) -> bool:
     # It holds the claim. Once the marker is there as well, all of it but this directory is published.
     if not places.marker(info.model).exists():
         return False
-    places.throw_away(places.attempt(info.model, info.attempt))
-    places.tidy(places.staging / str(info.model))
-    return True
+    return places.throw_away(places.attempt(info.model, info.attempt))
 
 
 def _litter(places: Places, before: float) -> Iterator[Path]:
     """Preparations of attempts and discards that nobody will finish."""
     for area in (places.staging, places.discarded):
-        for folder in filter(Path.is_dir, _entries(area)):
-            for path in filter(is_preparation, _entries(folder)):
-                if path.stat(follow_symlinks=False).st_mtime <= before:
-                    yield path
-
-
-def _entries(directory: Path) -> list[Path]:
-    return sorted(directory.iterdir()) if directory.is_dir() else []
+        for folder in entries(area):
+            for path in filter(is_preparation, entries(folder)):
+                with contextlib.suppress(FileNotFoundError):  # finished this moment
+                    if path.stat().st_mtime <= before:
+                        yield path

@@ -122,6 +122,7 @@ class ArraySpec:
 
     @property
     def examples(self) -> int:
+        """Examples of one model."""
         return self.shape[1]
 
     @property
@@ -131,14 +132,17 @@ class ArraySpec:
 
     @property
     def example_bytes(self) -> int:
+        """Bytes of one example of one model."""
         return math.prod(self.example_shape) * self.dtype.itemsize
 
     @property
     def augmentations_per_chunk(self) -> int:
+        """Augmentations per inner chunk; 1 where there is no such axis."""
         return self.chunk_shape[2] if len(self.chunk_shape) > 2 else 1
 
     @property
     def augmentations_per_shard(self) -> int:
+        """Augmentations per shard object; 1 where there is no such axis."""
         return self.shard_shape[2] if len(self.shard_shape) > 2 else 1
 
     @property
@@ -153,6 +157,7 @@ class ArraySpec:
 
     @property
     def chunks_per_shard(self) -> int:
+        """Inner chunks in one shard, those beyond the array's edge included."""
         return math.prod(s // c for s, c in zip(self.shard_shape, self.chunk_shape, strict=True))
 
     @property
@@ -307,10 +312,7 @@ class StoreInfo:
     @classmethod
     def _parse(cls, document: dict[str, Json]) -> StoreInfo:
         classes = document["classes"]
-        claim = str(document["claim"])
-        if claim not in CLAIM_METHODS:
-            raise ValueError(f"claim {claim!r}, expected one of {CLAIM_METHODS}")
-        return cls(
+        info = cls(
             format=FORMAT,
             models=int(document["models"]),
             examples=int(document["examples"]),
@@ -321,7 +323,19 @@ class StoreInfo:
             fingerprint=str(document["fingerprint"]),
             design=dict(document["design"]),
             signals={str(name): tuple(dims) for name, dims in document["signals"].items()},
-            claim=claim,
+            claim=str(document["claim"]),
             created_at=str(document["created_at"]),
             library_version=str(document["library_version"]),
         )
+        info._check()
+        return info
+
+    def _check(self) -> None:
+        sizes = (self.models, self.examples, len(self.augmentations))
+        if min(sizes) < 1 or (self.classes is not None and self.classes < 2):
+            raise ValueError(f"sizes {sizes} with classes {self.classes}")
+        if self.dtype not in DTYPES or self.claim not in CLAIM_METHODS:
+            raise ValueError(f"dtype {self.dtype!r}, claim {self.claim!r}")
+        for name, dims in self.signals.items():
+            if check_signal_name(name) and dims not in (SIGNAL_DIMS, FLAT_SIGNAL_DIMS):
+                raise ValueError(f"dims {dims} of signal {name}")

@@ -56,7 +56,7 @@ def read_arrays(path: Path, info: StoreInfo) -> dict[str, ArraySpec]:
         dtype=info.dtype,
         signals=info.signals,
     )
-    return {name: _read_sharded(path / name / DOCUMENT, plan) for name, plan in planned.items()}
+    return {name: _read_sharded(path / name / DOCUMENT, plan, info) for name, plan in planned.items()}
 
 
 def read_plain_specs(path: Path, info: StoreInfo) -> dict[str, PlainSpec]:
@@ -68,14 +68,14 @@ def read_plain_specs(path: Path, info: StoreInfo) -> dict[str, PlainSpec]:
     }
 
 
-def _read_sharded(path: Path, plan: ArraySpec) -> ArraySpec:
+def _read_sharded(path: Path, plan: ArraySpec, info: StoreInfo) -> ArraySpec:
     document = _read(path)
     try:
-        shard = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
+        shard = _integers(document["chunk_grid"]["configuration"]["chunk_shape"])
         (codec,) = document["codecs"]
-        chunk = tuple(codec["configuration"]["chunk_shape"])
+        chunk = _integers(codec["configuration"]["chunk_shape"])
         found = {
-            "shape": tuple(document["shape"]),
+            "shape": _planned_part(document["shape"], plan.dims, info),
             "data_type": document["data_type"],
             "dimension_names": tuple(document["dimension_names"]),
             "codec": (codec["name"], codec["configuration"]),
@@ -102,7 +102,7 @@ def _is_format_1(spec: ArraySpec) -> bool:
     return (
         len(chunk) == len(shard) == len(spec.shape)
         and chunk[0] == shard[0] == 1
-        and all(c > 0 and s % c == 0 for c, s in zip(chunk, shard, strict=True))
+        and all(s % c == 0 for c, s in zip(chunk, shard, strict=True))
         and chunk[3:] == shard[3:] == spec.shape[3:]
         and (spec.shard_grid[1] == 1 or shard[1] == 1)
     )
@@ -113,8 +113,8 @@ def _read_plain(root: Path, name: str, dims: tuple[str, ...], info: StoreInfo) -
     document = _read(path)
     lengths = {"model": info.models, "example": info.examples}
     try:
-        shape = tuple(document["shape"])
-        chunk = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
+        shape = _planned_part(document["shape"], dims, info)
+        chunk = _integers(document["chunk_grid"]["configuration"]["chunk_shape"])
         dtype = little(document["data_type"])
         found = {"dimension_names": tuple(document["dimension_names"]), "codecs": document["codecs"]}
     except (KeyError, TypeError, ValueError) as error:
@@ -125,6 +125,18 @@ def _read_plain(root: Path, name: str, dims: tuple[str, ...], info: StoreInfo) -
     if shape != planned or chunk[1:] != shape[1:] or chunk[0] < 1:
         raise DamagedStore(f"{path}: shape {shape} in chunks {chunk}, expected shape {planned}")
     return PlainSpec(name, dims, shape, dtype, chunk)
+
+
+def _planned_part(shape: Json, dims: tuple[str, ...], info: StoreInfo) -> tuple[int, ...]:
+    """The shape of the part that the root document counts: arrays may have room for more models already."""
+    found = _integers(shape)
+    return (min(found[0], info.models), *found[1:]) if dims[0] == "model" else found
+
+
+def _integers(values: Json) -> tuple[int, ...]:
+    if not all(isinstance(value, int) and value > 0 for value in values):
+        raise ValueError(f"{values!r}: expected integers of at least 1")
+    return tuple(values)
 
 
 def _compare(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:

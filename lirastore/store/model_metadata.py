@@ -1,4 +1,4 @@
-"""What a model's commit says about the model in the training job's own words: strict JSON, checked at once."""
+"""What a training job says about its model, kept in the commit: strict JSON, checked at once."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ModelMetadata(MutableMapping[str, Json]):
             self._values[key] = json.loads(json.dumps(value, allow_nan=False, default=_plain))
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"model {self._model}: metadata {key} = {value!r} is not JSON ({error}): expected numbers that "
-                f"are finite, strings, booleans, None, and lists and dicts of them"
+                f"model {self._model}: metadata {key} = {value!r} is not JSON ({error}): expected finite "
+                f"numbers, strings, booleans, None, and lists and dicts of them"
             ) from None
 
     def __getitem__(self, key: str) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -72,7 +73,7 @@ class LogitStore:
         return f"LogitStore({str(self.path)!r})"
 
     def __reduce__(self) -> tuple[type[LogitStore], tuple[Path]]:
-        return LogitStore, (self.path,)
+        return LogitStore, (self.path.absolute(),)
 
     # --- what is committed ------------------------------------------------------------------------
 
@@ -104,8 +105,8 @@ class LogitStore:
 
     def check_model(self, model: int) -> int:
         """Returns `model` as an int if it is one of the planned ones; UnknownModel otherwise."""
-        number = int(model)
-        if number != model or not 0 <= number < self.info.models:
+        number = operator.index(model) if hasattr(model, "__index__") else -1
+        if not 0 <= number < self.info.models:
             raise UnknownModel(
                 f"model {model} is not in {self.path}: its models are 0 to {self.info.models - 1}"
             )

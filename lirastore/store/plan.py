@@ -49,6 +49,7 @@ class Plan:
 
     @property
     def specs(self) -> dict[str, ArraySpec]:
+        """The per-model arrays."""
         models, examples = self.membership.shape
         return model_arrays(
             models=models,
@@ -60,6 +61,7 @@ class Plan:
         )
 
     def info(self, claim: str) -> StoreInfo:
+        """The root document, as of now."""
         models, examples = self.membership.shape
         return StoreInfo(
             format=FORMAT,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lirastore.errors import DamagedStore, LostClaim
@@ -71,7 +70,8 @@ def recover(store: LogitStore, *, older_than: timedelta = RECOVER_AFTER) -> Reco
 
 def _claimed(places: Places, older_than: timedelta) -> list[int]:
     """Models with a claim of that age and no marker."""
-    models = {int(match[1]) for match in map(_CLAIM.fullmatch, _names(places.commits)) if match}
+    names = [path.name for path in places.commits.iterdir()]
+    models = {int(match[1]) for match in map(_CLAIM.fullmatch, names) if match}
     unpublished = sorted(model for model in models if not places.marker(model).exists())
     if not unpublished:
         return []
@@ -86,7 +86,3 @@ def _claimed_at(places: Places, model: int) -> float:
         return slot.path.stat().st_mtime if slot.attempt is not None else float("inf")
     except DamagedStore:  # old enough to be looked at, and reported
         return float("-inf")
-
-
-def _names(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()]

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lirastore.errors import DamagedStore
+from lirastore.errors import DamagedStore, InputError
+from lirastore.store.examples import Examples
 from lirastore.store.faults import reach
 from lirastore.store.layout import ArraySpec
 from lirastore.store.shards import ArrayWriter, StoredObject
 
-__all__ = ["Examples", "ModelSink"]
-
-Examples = range | npt.NDArray[np.int64]
-"""The ids of a batch: a range if they are consecutive and ascending, whatever the caller wrote them as."""
+__all__ = ["ModelSink"]
 
 ASSEMBLE_BYTES = 2 * 1024 * 1024
 
@@ -37,12 +35,15 @@ class ModelSink:
     def __init__(self, directory: Path, arrays: Mapping[str, ArraySpec], scratch: Path) -> None:
         self._arrays = arrays
         self._scratch = scratch
+        self._total = next(iter(arrays.values())).examples
         self._streams = {name: ArrayWriter(directory / name, spec) for name, spec in arrays.items()}
         self._spills: dict[str, SpillFile] = {}
         self._next = 0
+        self._taken = 0
 
     def write(self, examples: Examples, blocks: Mapping[str, npt.NDArray[Any]]) -> None:
         """Takes a block of every array, (n, …) each, of the arrays' dtypes."""
+        self._taken += len(examples)
         if not self._spills and isinstance(examples, range) and examples.start == self._next:
             self._append(examples.stop, blocks)
             return
@@ -54,6 +55,8 @@ class ModelSink:
 
     def finish(self) -> dict[str, dict[str, StoredObject]]:
         """Completes every array; returns {array: {key: object}}."""
+        if self._taken != self._total:  # a hole in a temporary file would read as zeros
+            raise InputError(f"{self._taken} examples were written, expected {self._total}")
         if self._spills:
             self._assemble()
             reach("spill.assembled")
@@ -61,8 +64,10 @@ class ModelSink:
 
     def close(self) -> None:
         """Closes all files, as they are."""
-        for file in (*self._streams.values(), *self._spills.values()):
-            file.close()
+        for stream in self._streams.values():
+            stream.close()
+        for spill in self._spills.values():
+            spill.close()
 
     def _append(self, stop: int, blocks: Mapping[str, npt.NDArray[Any]]) -> None:
         for name, block in blocks.items():
@@ -70,11 +75,10 @@ class ModelSink:
         self._next = stop
 
     def _assemble(self) -> None:
-        total = next(iter(self._arrays.values())).examples
         widest = max(spec.example_bytes for spec in self._arrays.values())
         step = max(1, ASSEMBLE_BYTES // widest)
-        for start in range(self._next, total, step):
-            stop = min(start + step, total)
+        for start in range(self._next, self._total, step):
+            stop = min(start + step, self._total)
             self._append(stop, {name: spill.read(start, stop) for name, spill in self._spills.items()})
 
 
@@ -84,7 +88,7 @@ class SpillFile:
     def __init__(self, scratch: Path, spec: ArraySpec) -> None:
         self._scratch = scratch
         self._spec = spec
-        # Closed by `close`: it lives as long as the sink. The name is gone at once, so nothing is left behind.
+        # Lives until `close`. It has no name on disk, so that nothing is left behind however this ends.
         self._file = tempfile.TemporaryFile(dir=scratch, buffering=0, prefix="lirastore-")  # noqa: SIM115
 
     def write(self, examples: Examples, block: npt.NDArray[Any]) -> None:
@@ -128,4 +132,4 @@ class SpillFile:
 
 
 def _bytes(block: npt.NDArray[Any]) -> memoryview:
-    return memoryview(block.reshape(-1).view(np.uint8))
+    return block.reshape(-1).view(np.uint8).data

@@ -42,7 +42,8 @@ def as_batch(value: Any, name: str) -> Batch:
 
 class _NumpyBatch:
     def __init__(self, value: Any, name: str) -> None:
-        if isinstance(value, np.ma.MaskedArray):
+        masked = sys.modules.get("numpy.ma")  # nobody has a masked array before it is imported
+        if masked is not None and isinstance(value, masked.MaskedArray):
             raise InputError(f"{name} is a masked array: fill it first, every value is stored")
         self._array = np.asarray(value)
         if not np.issubdtype(self._array.dtype, np.floating):

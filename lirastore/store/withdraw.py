@@ -23,7 +23,7 @@ from lirastore import __version__
 from lirastore.errors import DamagedStore, ModelNotCommitted, name_some
 from lirastore.store.commit import read_marker
 from lirastore.store.faults import reach
-from lirastore.store.fsio import fsync_dir, move, occupied, remove_tree, write_new
+from lirastore.store.fsio import entries, fsync_dir, move, occupied, remove_tree, write_new
 from lirastore.store.layout import FORMAT
 from lirastore.store.protocol import DISCARD_FILE, DISCARD_OBJECTS, Places, current_claim, is_discarded
 
@@ -66,13 +66,11 @@ def finish_discards(store: LogitStore, models: Iterable[int] | None = None) -> l
 
 
 def _unfinished(places: Places, models: Iterable[int] | None) -> list[tuple[int, str]]:
-    if not places.discarded.is_dir():
-        return []
-    names = (path.name for path in places.discarded.iterdir()) if models is None else map(str, models)
+    names = (path.name for path in entries(places.discarded)) if models is None else map(str, models)
     return [
         (int(name), token.name)
-        for name in sorted(names)
-        for token in sorted((places.discarded / name).glob("*"))
+        for name in names
+        for token in entries(places.discarded / name)
         if not token.name.startswith(PREPARATION) and (token / DISCARD_OBJECTS).exists()
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lirastore.errors import AlreadyCommitted, IncompleteModel, InputError, NonFiniteLogits, name_some
+from lirastore.errors import AlreadyCommitted, IncompleteModel, InputError, NonFiniteLogits
 from lirastore.kernels import scaled_logit
-from lirastore.store.attempt import Attempt
+from lirastore.store.attempt import Attempt, retire
 from lirastore.store.commit import keep_mask_digest
 from lirastore.store.conveyor import Conveyor
+from lirastore.store.examples import Examples, describe, parse_examples, rows_of
 from lirastore.store.faults import reach
 from lirastore.store.layout import LOGITS, SCALED_LOGIT, ArraySpec, Json
 from lirastore.store.model_metadata import ModelMetadata
 from lirastore.store.protocol import Places, claim, publish
 from lirastore.store.recover import settle
-from lirastore.store.spill import Examples, ModelSink
+from lirastore.store.spill import ModelSink
 from lirastore.store.tensors import Batch, Pending, as_batch
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ class ModelWriter:
     """A context manager that stages one model and commits it when the block ends without an exception.
 
     `write` copies a batch and returns; a thread casts it to the store's dtype, checks that it is finite,
-    computes `scaled_logit`, and writes. Whatever goes wrong there is raised by the next `write`, or at the end
-    of the block. An exception in the block, of whatever kind, removes the attempt: nothing is visible.
+    computes `scaled_logit`, and writes. What goes wrong there is raised by the next `write`, or at the end of
+    the block. An exception in the block, of whatever kind, removes the attempt: nothing is visible.
 
     At the end of the block: IncompleteModel if examples were never written; LostClaim if another process
     committed the model meanwhile. From the moment the claim succeeded the model is as good as committed:
@@ -81,8 +83,8 @@ class ModelWriter:
             raise InputError(f"scratch {scratch} is no directory: make it first")
         if settle(store, self.model):
             raise AlreadyCommitted(
-                f"model {self.model} is already committed in {store.path}: to write it again, withdraw it with "
-                f"`lirastore discard --models {self.model}`"
+                f"model {self.model} is already committed in {store.path}: to write it again, withdraw it "
+                f"with `lirastore discard --models {self.model}`"
             )
         self._store = store
         self._scratch = None if scratch is None else Path(scratch)
@@ -158,17 +160,24 @@ class _Stage:
     def put(self, given: Mapping[str, Any], examples: Any) -> None:
         """Checks a batch, then copies it piece by piece into the queue."""
         self._conveyor.check()
-        ids = _example_ids(examples, len(self._seen), self._model)
+        ids = parse_examples(examples, len(self._seen), self._model)
         batches = self._check(given, ids)
         if not len(ids):
             return
         self._mark(ids)
+        try:
+            self._queue(batches, ids)
+        except BaseException as error:  # half a batch is on its way: this model can't be completed any more
+            self._conveyor.fail(error)
+            raise
+
+    def _queue(self, batches: dict[str, Batch], ids: Examples) -> None:
         rows = max(1, PIECE_BYTES * len(ids) // max(batch.nbytes for batch in batches.values()))
         for start in range(0, len(ids), rows):
             part = slice(start, start + rows)
             piece_ids = ids[part]
             nbytes = sum(batch.nbytes for batch in batches.values()) * len(piece_ids) // len(ids)
-            self._conveyor.put(lambda ids=piece_ids, part=part: _copy(batches, ids, part), nbytes)
+            self._conveyor.put(partial(_copy, batches, piece_ids, part), nbytes)
 
     def _check(self, given: Mapping[str, Any], ids: Examples) -> dict[str, Batch]:
         expected = {name for name in self._arrays if name != SCALED_LOGIT or LOGITS not in self._arrays}
@@ -186,7 +195,7 @@ class _Stage:
         return batches
 
     def _mark(self, ids: Examples) -> None:
-        rows = slice(ids.start, ids.stop) if isinstance(ids, range) else ids
+        rows = rows_of(ids)
         again = self._seen[rows]
         if again.any():
             twice = np.asarray(ids)[again]
@@ -217,8 +226,8 @@ class _Stage:
     def _finish_sink(self) -> dict[str, Any]:
         try:
             found = self._sink.finish()
-        except FileNotFoundError:
-            raise self._attempt.gone() from None
+        except FileNotFoundError as error:
+            raise self._attempt.explain(error) from None
         finally:
             self._sink.close()
         return {
@@ -229,23 +238,24 @@ class _Stage:
 
     def abandon(self) -> None:
         """Stops, and removes the attempt; one that has claimed the model stays, to be published."""
+        self._attempt.close()
         self._conveyor.abort()
         self._sink.close()
-        self._attempt.abandon()
+        retire(self._places, self._model, self._attempt.name)
 
     # --- in the writing thread --------------------------------------------------------------------
 
     def _process(self, piece: _Piece) -> None:
         blocks = {name: self._store_form(name, wait(), piece) for name, wait in piece.arrays.items()}
         if self._labels is not None:
-            phi = scaled_logit(blocks[LOGITS], self._labels[_rows(piece.examples)])
+            phi = scaled_logit(blocks[LOGITS], self._labels[rows_of(piece.examples)])
             blocks[SCALED_LOGIT] = self._finite(SCALED_LOGIT, phi, piece)
         if self._attempt.lost:
             raise self._attempt.gone()
         try:
             self._sink.write(piece.examples, blocks)
-        except FileNotFoundError:
-            raise self._attempt.gone() from None
+        except FileNotFoundError as error:
+            raise self._attempt.explain(error) from None
         reach("write.batch")
 
     def _store_form(self, name: str, block: npt.NDArray[Any], piece: _Piece) -> npt.NDArray[Any]:
@@ -262,17 +272,13 @@ class _Stage:
         limit = f"{np.finfo(block.dtype).max:.6g}"
         raise NonFiniteLogits(
             f"model {self._model}: {name} holds NaN or infinity for examples "
-            f"{describe(np.asarray(piece.examples)[bad])}; expected finite values as {block.dtype.name}, whose "
-            f"largest is {limit}; nothing of this model was committed"
+            f"{describe(np.asarray(piece.examples)[bad])}; expected finite values as {block.dtype.name}, "
+            f"whose largest is {limit}; nothing of this model was committed"
         )
 
 
 def _copy(batches: Mapping[str, Batch], ids: Examples, part: slice) -> _Piece:
     return _Piece(ids, {name: batch.copy(part) for name, batch in batches.items()})
-
-
-def _rows(ids: Examples) -> slice | npt.NDArray[np.int64]:
-    return slice(ids.start, ids.stop) if isinstance(ids, range) else ids
 
 
 def _shapes(spec: ArraySpec, n: int) -> list[tuple[int, ...]]:
@@ -290,55 +296,3 @@ def _wrong_names(given: set[str], expected: set[str]) -> str:
     if given - expected:
         problems.append(f"{', '.join(sorted(given - expected))} not written in this store")
     return f"{'; '.join(problems)}; expected exactly {', '.join(sorted(expected))}"
-
-
-def _example_ids(examples: Any, total: int, model: int) -> Examples:
-    """Ids as a range where they are consecutive, else as an array; checked against the store and for twins."""
-    if isinstance(examples, slice):
-        examples = range(*examples.indices(total)) if _within(examples, total) else examples
-    if isinstance(examples, slice):
-        raise InputError(
-            f"model {model}: examples {examples} reach beyond the store: expected a slice within 0 to {total}"
-        )
-    ids = np.asarray(examples)
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise InputError(
-            f"model {model}: examples are of dtype {ids.dtype} and shape {ids.shape}: expected a slice or a "
-            f"sequence of integers"
-        )
-    ids = ids.astype(np.int64)
-    outside = ids[(ids < 0) | (ids >= total)]
-    if outside.size:
-        raise InputError(f"model {model}: examples {describe(outside)}: expected ids from 0 to {total - 1}")
-    return _compact(ids, model)
-
-
-def _within(examples: slice, total: int) -> bool:
-    return all(edge is None or 0 <= edge <= total for edge in (examples.start, examples.stop))
-
-
-def _compact(ids: npt.NDArray[np.int64], model: int) -> Examples:
-    if not ids.size:
-        return range(0)
-    if (np.diff(ids) == 1).all():
-        return range(int(ids[0]), int(ids[-1]) + 1)
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < len(ids):
-        raise IncompleteModel(
-            f"model {model}: examples {describe(unique[counts > 1])} are twice in one batch; each is written once"
-        )
-    return ids
-
-
-def describe(ids: Examples) -> str:
-    """Names ids as ranges, for messages: `0–511, 700`."""
-    array = np.unique(np.asarray(ids, dtype=np.int64))
-    if not array.size:
-        return "(none)"
-    starts = np.concatenate(([0], np.flatnonzero(np.diff(array) != 1) + 1))
-    stops = np.concatenate((starts[1:], [len(array)])) - 1
-    runs = [
-        str(array[first]) if first == last else f"{array[first]}–{array[last]}"
-        for first, last in zip(starts, stops, strict=True)
-    ]
-    return name_some(runs)

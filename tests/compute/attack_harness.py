@@ -1,4 +1,4 @@
-"""Runs attacks on arrays in memory, tile by tile with all their first passes; and experiments to run them on."""
+"""Runs attacks on arrays in memory, tile by tile with their first passes; and experiments for them."""
 
 from __future__ import annotations
 

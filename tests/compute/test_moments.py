@@ -96,8 +96,8 @@ def hostile_column(kind: str, models: int, generator: np.random.Generator) -> np
 
 
 KINDS = [
-    "noise", "constant", "offset", "outlier 1e4", "outlier 1e6", "two outliers", "one differs", "ends", "ties",
-    "float16", "scales",
+    "noise", "constant", "offset", "outlier 1e4", "outlier 1e6", "two outliers", "one differs", "ends",
+    "ties", "float16", "scales",
 ]  # fmt: skip
 
 
@@ -282,7 +282,7 @@ def test_every_model_is_dropped_as_often_as_any_other():
 
 
 def test_equal_counts_do_not_tell_members_apart_where_nothing_does():
-    """The null experiment of a balanced design: the usual counts push the AUC below one half, equal ones do not."""
+    """The null experiment of a balanced design: all others push the AUC below ½, equal counts do not."""
     generator = np.random.default_rng(11)
     member = balanced(8, 20_000, generator)
     values = generator.standard_normal((8, 20_000, 1)).astype(np.float32)

@@ -31,10 +31,16 @@ from lirastore.attacks import (
 )
 from lirastore.errors import AttackError, MissingData
 
-PUBLISHED = ["loss", "sablayrolles", "watson", "ye", "lira_online", "lira_offline", "lira_online_fixed",
-             "lira_offline_fixed", "memorization"]  # fmt: skip
-ABLATIONS = ["global_loss", "global_phi", "global_phi_all", "out_loss", "out_phi", "out_gauss", "out_gauss_all",
-             "inout_loss", "inout_phi", "inout_gauss", "inout_gauss_all"]  # fmt: skip
+PUBLISHED = [
+    *("loss", "sablayrolles", "watson", "ye"),
+    *("lira_online", "lira_offline", "lira_online_fixed", "lira_offline_fixed"),
+    "memorization",
+]
+ABLATIONS = [
+    *("global_loss", "global_phi", "global_phi_all"),
+    *("out_loss", "out_phi", "out_gauss", "out_gauss_all"),
+    *("inout_loss", "inout_phi", "inout_gauss", "inout_gauss_all"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +66,7 @@ def test_every_named_attack_is_there_and_documented() -> None:
     assert list(found) == PUBLISHED + [f"ablation_{row}" for row in ABLATIONS]
     for name, made in found.items():
         assert made.name == name
-        assert len(made.doc) > 20
+        assert "higher means member" in made.doc.lower() or made.kind == "examples"
         assert json.loads(json.dumps(dict(made.parameters)))["preset"] == "paper"
 
 

@@ -25,7 +25,22 @@ def _hinge(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return _at_label(logits, labels) - others.max(axis=2)
 
 
+def _modified_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    z = logits.astype(np.longdouble)
+    p = np.exp(z - z.max(axis=2, keepdims=True))
+    p /= p.sum(axis=2, keepdims=True)
+    others = (p.sum(axis=2, keepdims=True) - p).clip(1e-30)
+    for row, column in np.argwhere(p.max(axis=2) > 0.5):  # 1 − p of the strongest class, without cancellation
+        strongest = p[row, column].argmax()
+        others[row, column, strongest] = np.delete(p[row, column], strongest).sum().clip(1e-30)
+    terms = p * np.log(others)
+    right = np.arange(len(labels))
+    terms[right, :, labels] = others[right, :, labels] * np.log(p[right, :, labels].clip(1e-30))
+    return terms.sum(axis=2).astype(float)
+
+
 NAIVE = {
+    "modified_entropy": _modified_entropy,
     "loss": lambda z, y: _at_label(log_softmax(z.astype(np.float64), axis=2), y),
     "confidence": lambda z, y: _at_label(softmax(z.astype(np.float64), axis=2), y),
     "hinge": _hinge,

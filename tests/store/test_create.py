@@ -97,7 +97,8 @@ def test_xarray_opens_it_without_a_warning_before_and_after_a_commit(tmp_path):
         for name, array in values.items():
             np.testing.assert_array_equal(found[name][1], array if committed else np.nan)
             assert np.isnan(found[name][[0, 2]]).all()
-        commit(store, 1, values)
+        if not committed:
+            commit(store, 1, values)
 
 
 def test_any_zarr_client_sees_a_group_and_its_child(tmp_path):
@@ -218,7 +219,8 @@ def test_killed_before_the_rename_there_is_no_store_and_a_rerun_makes_it(tmp_pat
         import os, signal, sys, numpy as np
         from lirastore.store import create, fsio
         fsio.fsync_file = lambda path: os.kill(os.getpid(), signal.SIGKILL)
-        create(sys.argv[1], labels=np.zeros(4, int), membership=np.ones((2, 4), bool), augmentations=1, classes=2)
+        plan = {"labels": np.zeros(4, int), "membership": np.ones((2, 4), bool)}
+        create(sys.argv[1], **plan, augmentations=1, classes=2)
         """
     )
     path = tmp_path / "s.lira"
@@ -319,7 +321,7 @@ def test_a_newer_format_is_refused(tmp_path):
     document = json.loads((tmp_path / "s" / "zarr.json").read_text())
     document["attributes"]["lirastore"]["format"] = 2
     (tmp_path / "s" / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(FormatVersionError, match="format 2.*upgrade"):
+    with pytest.raises(FormatVersionError, match=r"format 2.*upgrade"):
         open_store(tmp_path / "s")
 
 
@@ -329,13 +331,14 @@ def test_creating_and_opening_need_numpy_zarr_and_crc32c_only(tmp_path):
         import importlib.abc, sys
         class Block(importlib.abc.MetaPathFinder):
             def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] in {"dask", "xarray", "duckdb", "scipy", "pyarrow", "pandas", "torch", "click"}:
+                if name.split(".")[0] in {"dask", "xarray", "duckdb", "scipy", "pyarrow", "tqdm", "click"}:
                     raise ImportError(f"{name} is not installed here")
         sys.meta_path.insert(0, Block())
         import numpy as np
         from lirastore.store import create, open_store
         assert "zarr" not in sys.modules
-        create(sys.argv[1], labels=np.zeros(4, int), membership=np.ones((2, 4), bool), augmentations=1, classes=2)
+        plan = {"labels": np.zeros(4, int), "membership": np.ones((2, 4), bool)}
+        create(sys.argv[1], **plan, augmentations=1, classes=2)
         assert open_store(sys.argv[1]).labels().tolist() == [0, 0, 0, 0]
         """
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,7 +167,20 @@ def test_other_groups_are_no_stores(document):
 
 
 @pytest.mark.parametrize(
-    "change", [{"models": None}, {"claim": "hope"}, {"design": 3}, {"signals": None}, {"augmentations": 2}]
+    "change",
+    [
+        {"models": None},
+        {"models": 0},
+        {"claim": "hope"},
+        {"design": 3},
+        {"signals": None},
+        {"signals": {"logits": ["model", "example"]}},
+        {"signals": {"share": ["example"]}},
+        {"augmentations": 2},
+        {"augmentations": []},
+        {"classes": 1},
+        {"dtype": "float64"},
+    ],
 )
 def test_a_malformed_root_document_is_damage(change):
     with pytest.raises(DamagedStore, match="malformed"):
@@ -185,3 +200,11 @@ def test_dtypes_on_disk_are_little_endian():
         "logits"
     ]
     assert spec.dtype == np.dtype("<f2")
+
+
+def test_the_format_lists_the_names_that_are_taken():
+    from lirastore.store.layout import _RESERVED
+
+    text = (Path(__file__).parents[2] / "storage" / "FORMAT.md").read_text(encoding="utf-8")
+    listed = text[text.index("Names of signals match") : text.index("## Arrays")]
+    assert set(re.findall(r"`([a-z_]+)`", listed)) == _RESERVED

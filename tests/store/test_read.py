@@ -74,10 +74,11 @@ def test_objects_without_a_marker_are_not_there(store):
 
 
 def test_questions_that_have_no_answer(store):
-    with pytest.raises(UnknownModel, match="model 4 is not in .*models are 0 to 3"):
+    with pytest.raises(UnknownModel, match=r"model 4 is not in .*models are 0 to 3"):
         store.read("logits", 4, 0, 1)
-    with pytest.raises(UnknownModel):
-        store.read("logits", -1, 0, 1)
+    for model in (-1, 1.5, "1", None):
+        with pytest.raises(UnknownModel, match=f"model {model} is not in"):
+            store.read("logits", model, 0, 1)
     with pytest.raises(UnknownModel):
         store.membership([9])
     with pytest.raises(MissingData, match="no array 'loss'; it has logits, scaled_logit, share"):
@@ -166,6 +167,8 @@ def test_documents_that_disagree_are_damage(store):
         lambda d: d["codecs"][0]["configuration"]["codecs"].pop(),
         lambda d: d["codecs"][0]["configuration"].__setitem__("chunk_shape", [1, 7, 2, 6]),
         lambda d: d["codecs"][0]["configuration"].__setitem__("chunk_shape", [1, 50, 2, 3]),
+        lambda d: d["codecs"][0]["configuration"].__setitem__("chunk_shape", [1, "50", 2, 6]),
+        lambda d: d["codecs"][0]["configuration"].__setitem__("chunk_shape", [1, 0, 2, 6]),
         lambda d: d.__setitem__("codecs", []),
         lambda d: d.pop("chunk_grid"),
     ):
@@ -195,6 +198,20 @@ def test_small_arrays_whose_documents_disagree_are_damage(store):
         with pytest.raises(DamagedStore, match=rf"{name}/zarr\.json"):
             open_store(store.path).labels()
         path.write_text(good)
+
+
+def test_arrays_may_have_room_for_models_that_the_root_does_not_count_yet(store):
+    before = store.set_digest()
+    for name in ("logits", "scaled_logit", "share", "membership", "model"):
+        edit(store.path / name / "zarr.json", lambda d: d["shape"].__setitem__(0, M + 2))
+    (store.lira / "commits" / "5.json").write_text("{}")
+    grown = open_store(store.path)
+    assert grown.committed().tolist() == [1, 3]
+    assert grown.set_digest() == before
+    assert grown.plain_damage() == []
+    np.testing.assert_array_equal(grown.read("share", 3, 0, E), store.read("share", 3, 0, E))
+    with pytest.raises(UnknownModel):
+        grown.read("share", 5, 0, 1)
 
 
 def test_half_a_copy_is_no_store(store):
@@ -239,7 +256,10 @@ def test_many_threads_read_at_once(store):
         list(threads.map(one, range(16)))
 
 
-def test_an_open_store_travels_to_other_processes(store):
-    copy = pickle.loads(pickle.dumps(store))
+def test_an_open_store_travels_to_other_processes(store, monkeypatch):
+    monkeypatch.chdir(store.path.parent)
+    packed = pickle.dumps(open_store(store.path.name))
+    monkeypatch.chdir("/")
+    copy = pickle.loads(packed)
     np.testing.assert_array_equal(copy.read("share", 1, 0, 5), store.read("share", 1, 0, 5))
     assert repr(copy) == f"LogitStore('{store.path}')"

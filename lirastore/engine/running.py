@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import sys
 import time
@@ -19,9 +20,19 @@ from lirastore import __version__, results
 from lirastore.engine.blocks import Job, Scoring, Watch, score_block, summarise_block
 from lirastore.engine.checks import membership_warnings, merge_extremes, scored_examples, signal_warnings
 from lirastore.engine.parts import Part, find_part
-from lirastore.engine.plan import Options, Plan, Reading, bytes_read, first_passes, plan, readings, signals_of
+from lirastore.engine.planning import (
+    Options,
+    Plan,
+    Reading,
+    bytes_read,
+    first_passes,
+    plan,
+    readings,
+    signals_of,
+)
 from lirastore.errors import InputError, LirastoreError, MissingData, name_some
 from lirastore.results import Result
+from lirastore.store.fsio import fsync_dir
 
 if TYPE_CHECKING:
     from lirastore.attacks import Attack, Summary
@@ -51,17 +62,17 @@ def run(store: LogitStore, attacks: Sequence[Attack], options: Options | None = 
     options = options or Options()
     _check_names(attacks)
     snapshot = _Snapshot.take(store)
-    done = results.current(store.lira)
+    done = {attack.name: results.find(store.lira, attack.name) for attack in attacks}
     fresh = [_identity(attack, snapshot, options) for attack in attacks]
     todo = [
         attack
         for attack, identity in zip(attacks, fresh, strict=True)
-        if options.force or not _up_to_date(done.get(attack.name), identity, store.lira)
+        if options.force or not _up_to_date(done[attack.name], identity, store.lira)
     ]
     _say_kept([attack.name for attack in attacks if attack not in todo], options)
     if todo:
         done |= {result.attack: result for result in _Run(store, snapshot, todo, options, done).execute()}
-    return [done[attack.name] for attack in attacks]
+    return [result for result in done.values() if result is not None]
 
 
 def feasible(
@@ -186,7 +197,7 @@ class _Run:
         snapshot: _Snapshot,
         attacks: Sequence[Attack],
         options: Options,
-        current: Mapping[str, Result],
+        current: Mapping[str, Result | None],
     ) -> None:
         self.began = time.perf_counter()
         self.options = options
@@ -213,7 +224,7 @@ class _Run:
         self.parts: dict[tuple[str, int], Part] = {}
 
     def _run_id(self, attack: Attack) -> str:
-        before = self.current.get(attack.name) if self.options.force else None
+        before = self.current[attack.name] if self.options.force else None
         return _run_id(self.identities[attack.name], self.plan.blocks, before.run if before else None)
 
     def execute(self) -> list[Result]:
@@ -234,7 +245,10 @@ class _Run:
 
     def _prepare_folders(self) -> None:
         for scoring in self.scorings:
-            scoring.part_file(0).parent.mkdir(parents=True, exist_ok=True)
+            folder = scoring.part_file(0).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            for parent in itertools.islice(folder.parents, 4):  # attack, kind, results, _lirastore
+                fsync_dir(parent)
 
     def _pending(self) -> list[tuple[Span, list[Scoring]]]:
         """Blocks with the attacks whose part of them does not exist yet; keeps the parts that do."""

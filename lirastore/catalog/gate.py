@@ -1,0 +1,240 @@
+"""Read-only SQL: one SELECT, on a connection that can reach the results' files and nothing else.
+
+Several barriers, because none suffices. DuckDB may read the exact result files only, and its configuration
+is locked; but whatever it may read it may also write, so nothing that writes may run. A statement's type
+does not tell: DuckDB 2 lets a CTE of a SELECT hold INSERT, UPDATE, DELETE or COPY TO, and has table functions
+that run SQL given as text. Hence the statement's tree is looked through: every query in it must be one that
+reads, every table function one that is listed here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from lirastore import memory as machine
+from lirastore.catalog.connect import define, literal, pattern
+from lirastore.catalog.describe import describe
+from lirastore.catalog.failures import translated
+from lirastore.errors import InputError, MissingDependency, QueryError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement
+
+    from lirastore.store import LogitStore
+
+__all__ = ["QueryResult", "query"]
+
+BATCH_ROWS = 100_000
+
+_QUERIES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+_TABLE_FUNCTIONS = frozenset(
+    {
+        "duckdb_columns",
+        "duckdb_functions",
+        "duckdb_tables",
+        "duckdb_types",
+        "duckdb_views",
+        "generate_series",
+        "histogram",
+        "histogram_values",
+        "json_each",
+        "json_tree",
+        "pragma_table_info",
+        "range",
+        "repeat",
+        "unnest",
+    }
+)
+_SHORTHAND = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?P<call>\(.*\))?\s*;?\s*", re.DOTALL)
+
+
+def query(
+    store: LogitStore, sql: str, *, memory: int | None = None, threads: int | None = None
+) -> QueryResult:
+    """Answers one read-only statement over the views: a SELECT, FROM-first, DESCRIBE, SUMMARIZE, PIVOT … IN.
+
+    A view's name, or the call of a macro, stands for all of its rows. Rows are computed as they are read, so
+    take the result in a `with` block or read it to the end. memory: limit in bytes (default: a quarter of the
+    machine's); more is spilled to a temporary directory that is removed afterwards.
+
+    Raises QueryError for anything else or a mistake in it, DamagedStore or ResultError for damaged files.
+    """
+    with ExitStack() as undo:
+        folder = Path(tempfile.mkdtemp(prefix="lirastore-query-"))
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        connection = duckdb.connect(
+            ":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+        )
+        undo.callback(connection.close)
+        files = define(connection, store)
+        _limit(connection, folder, memory, threads)
+        _lock(connection, files)
+        with translated(store, files):
+            relation = connection.sql(_admitted(connection, _expanded(sql)))
+        return QueryResult(store, files, relation, undo.pop_all())
+
+
+class QueryResult:
+    """The answer to a query, to be read once, in any one of the ways below; reading it to the end closes it.
+
+    columns, types: names and DuckDB types of the columns. Reading raises QueryError for an error in a value,
+    ResultError for a damaged file of results.
+    """
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+
+    def __init__(
+        self, store: LogitStore, files: Sequence[Path], relation: DuckDBPyRelation, resources: ExitStack
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._relation: DuckDBPyRelation | None = relation
+        self._finish = weakref.finalize(self, resources.close)
+        self.columns = tuple(relation.columns)
+        self.types = tuple(str(kind) for kind in relation.types)
+
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Arrow record batches of about `rows` rows, computed as they are taken, in bounded memory."""
+        with self._reading() as relation:
+            yield from relation.to_arrow_reader(rows)
+
+    def arrow(self) -> pa.Table:
+        """Everything as one pyarrow.Table."""
+        with self._reading() as relation:
+            return relation.to_arrow_table()
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Everything as tuples of Python values."""
+        with self._reading() as relation:
+            return relation.fetchall()
+
+    def df(self) -> pd.DataFrame:
+        """Everything as a pandas.DataFrame. Raises MissingDependency without pandas."""
+        try:
+            import pandas as pd  # noqa: F401
+        except ImportError as error:
+            raise MissingDependency("pandas is not installed; pip install pandas, or use .arrow()") from error
+        with self._reading() as relation:
+            return relation.df()
+
+    def close(self) -> None:
+        """Ends the query, if it is not at its end, and removes its temporary files."""
+        self._relation = None
+        self._finish()
+
+    def __enter__(self) -> QueryResult:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[DuckDBPyRelation]:
+        if self._relation is None:
+            raise QueryError("this result has been read, or closed; ask again")
+        relation, self._relation = self._relation, None
+        try:
+            with translated(self._store, self._files):
+                yield relation
+        finally:
+            del relation
+            self.close()
+
+
+# --- the connection -------------------------------------------------------------------------------
+
+
+def _limit(connection: DuckDBPyConnection, folder: Path, memory: int | None, threads: int | None) -> None:
+    for name, value in (("memory", memory), ("threads", threads)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}, expected at least 1")
+    connection.execute(f"set memory_limit = '{memory or machine.default_budget()}B'")
+    if threads is not None:
+        connection.execute(f"set threads = {threads}")
+    connection.execute(f"set temp_directory = {literal(str(folder))}")
+    # A query that spills without end must not fill the disk.
+    connection.execute(f"set max_temp_directory_size = '{shutil.disk_usage(folder).free // 2}B'")
+
+
+def _lock(connection: DuckDBPyConnection, files: Sequence[Path]) -> None:
+    """Leaves the connection able to read these files and to do nothing else outside itself; for good."""
+    names = {name for file in files for name in (str(file.absolute()), pattern(file))}
+    connection.execute("set python_enable_replacements = false")
+    connection.execute(f"set allowed_paths = [{', '.join(literal(name) for name in sorted(names))}]")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+
+
+# --- the statement --------------------------------------------------------------------------------
+
+
+def _expanded(sql: str) -> str:
+    """The statement meant by a bare name or by the call of a macro: all rows of it."""
+    match = _SHORTHAND.fullmatch(sql)
+    if match is None or (match["call"] and match["name"].lower() not in _macros()):
+        return sql
+    return f"from {match['name']}{match['call'] or ''}"
+
+
+def _macros() -> set[str]:
+    return {definition.name for definition in describe() if definition.kind == "macro"}
+
+
+def _admitted(connection: DuckDBPyConnection, sql: str) -> Statement:
+    """The one statement, parsed, if it only reads; the caller runs this object, never the text again."""
+    statements = connection.extract_statements(sql)
+    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+        kinds = " and ".join(str(statement.type).rpartition(".")[2] for statement in statements) or "none"
+        raise QueryError(f"expected one SELECT statement, read-only; got {kinds}.{_hint(sql)}")
+    (statement,) = statements
+    rows = connection.execute("select json_serialize_sql(?::varchar)", [statement.query]).fetchall()
+    tree = json.loads(rows[0][0])
+    if tree["error"]:
+        raise QueryError(f"this statement cannot be checked: {tree.get('error_message', 'no reason given')}")
+    _check_tree(tree, _macros() | _TABLE_FUNCTIONS)
+    return statement
+
+
+def _hint(sql: str) -> str:
+    if "pivot" in sql.lower():
+        return " PIVOT needs its values: PIVOT … ON column IN (…) …"
+    return " lirastore.Store.connect() gives a connection without restrictions"
+
+
+def _check_tree(tree: Any, functions: set[str] | frozenset[str]) -> None:
+    """Refuses a statement's tree if any query in it may write, or any table function is not listed."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            _check_node(node, functions)
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def _check_node(node: dict[str, Any], functions: set[str] | frozenset[str]) -> None:
+    kind = str(node.get("type", ""))
+    if ("cte_map" in node or kind.endswith("_NODE")) and kind not in _QUERIES:
+        what = kind.removesuffix("_NODE").removesuffix("_QUERY")
+        raise QueryError(f"{what} within a SELECT is refused: queries only read")
+    if kind == "TABLE_FUNCTION":
+        name = str(node.get("function", {}).get("function_name", "")).lower()
+        if name not in functions:
+            raise QueryError(
+                f"table function {name!r} is refused: expected a macro of this store or one of "
+                f"{', '.join(sorted(_TABLE_FUNCTIONS))}"
+            )

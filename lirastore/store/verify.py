@@ -1,0 +1,204 @@
+"""Verification: everything in the store against the digests that its documents state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lirastore.errors import DamagedStore, LirastoreError, ModelNotCommitted
+from lirastore.store.commit import Commit, committed_models, keep_mask_digest, model_digest, read_commit
+from lirastore.store.fsio import entries
+from lirastore.store.plan import dataset_fingerprint
+from lirastore.store.protocol import Places, current_claim
+from lirastore.store.shards import StoredObject
+
+if TYPE_CHECKING:
+    from lirastore.store.open import LogitStore
+
+__all__ = ["VerifyReport", "verify_store"]
+
+
+@dataclass
+class VerifyReport:
+    """What was checked, and what is damaged: lines by model; under None what belongs to no model."""
+
+    damaged: dict[int | None, list[str]] = field(default_factory=dict)
+    models: int = 0
+    objects: int = 0
+    bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.damaged
+
+    def lines(self) -> list[str]:
+        """One line per damage, naming its model, and a last one that says what was checked."""
+        order = sorted(self.damaged, key=lambda model: -1 if model is None else model)
+        found = [
+            f"{'store' if model is None else f'model {model}'}: {problem}"
+            for model in order
+            for problem in self.damaged[model]
+        ]
+        checked = f"{self.models} models, {self.objects} objects, {self.bytes} bytes checked"
+        broken = len([model for model in self.damaged if model is not None])
+        return [*found, f"{checked}: {'all is well' if self.ok else f'{broken} models damaged'}"]
+
+    def add(self, model: int | None, problems: list[str]) -> None:
+        """Adds what was found; nothing if there are no problems."""
+        if problems:
+            self.damaged.setdefault(model, []).extend(problems)
+
+
+def verify_store(
+    store: LogitStore,
+    *,
+    results: Callable[[Path], list[str]] | None = None,
+    progress: bool = False,
+) -> VerifyReport:
+    """Reads everything: documents, small arrays, every object of every committed model, result files.
+
+    Per model: its marker, its membership row, size and sha256 of each object, the checksums within, that all
+    values are finite, and that there are no other objects. `results(lira)` checks the results and returns one
+    line per problem. progress: a bar on stderr, if that is a terminal. Damage is reported, not raised; models
+    withdrawn meanwhile are left out.
+    """
+    from tqdm import tqdm
+
+    report = VerifyReport()
+    report.add(None, _store_damage(store))
+    if results is not None:
+        report.add(None, [f"results/{line}" for line in results(store.lira)])
+    models = committed_models(store)
+    for model, problem in _strays(store, set(models)):
+        report.add(model, [problem])
+    disable = None if progress else True
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = pool.map(lambda model: _Check(store, model).run(), models)
+        for check in tqdm(checks, "verify", len(models), unit="model", file=sys.stderr, disable=disable):
+            report.models += 1
+            report.objects += check.objects
+            report.bytes += check.bytes
+            report.add(check.model, check.problems)
+    return report
+
+
+def _store_damage(store: LogitStore) -> list[str]:
+    """What is wrong with the arrays that belong to all models."""
+    problems = [f"{error.key}: {error.problem}" for error in store.plain_damage()]
+    if problems:
+        return problems
+    labels, info = store.labels(), store.info
+    pictures = store.preview(np.arange(info.examples))
+    if dataset_fingerprint(labels, pictures) != info.fingerprint:
+        return ["label, preview: not those the store was made with (their fingerprint differs)"]
+    return []
+
+
+def _strays(store: LogitStore, committed: set[int]) -> Iterator[tuple[int, str]]:
+    """Models with objects in place though nobody committed or claimed them."""
+    places = Places.of(store)
+    names = {path.name for name in store.arrays for path in entries(places.array(name, 0).parent)}
+    for model in sorted({int(name) for name in names if name.isdecimal()} - committed):
+        try:
+            if current_claim(places, model).attempt is None:
+                yield model, "it has objects, but nobody committed or claimed it: move them out of the store"
+        except DamagedStore as error:
+            yield model, str(error)
+
+
+class _Check:
+    """The verification of one committed model."""
+
+    def __init__(self, store: LogitStore, model: int) -> None:
+        self.model = model
+        self.objects = 0
+        self.bytes = 0
+        self.problems: list[str] = []
+        self._store = store
+
+    def run(self) -> _Check:
+        """Checks until the model stays the same meanwhile: it may be withdrawn, and be written again."""
+        seen: Commit | None = None
+        while True:
+            try:
+                commit = read_commit(self._store, self.model)
+            except ModelNotCommitted:
+                return self._start()
+            except LirastoreError as error:
+                return self._start(str(error))
+            if commit == seen:
+                return self
+            seen = commit
+            self._start()
+            try:
+                self.problems = [*self._document(commit), *self._objects(commit)]
+            except (LirastoreError, OSError) as error:
+                self.problems = [str(error)]
+
+    def _start(self, *problems: str) -> _Check:
+        self.problems, self.objects, self.bytes = list(problems), 0, 0
+        return self
+
+    def _document(self, commit: Commit) -> Iterator[str]:
+        store = self._store
+        if model_digest(commit.objects) != commit.digest:
+            yield "the marker's digest is not that of the objects it lists"
+        if keep_mask_digest(store.membership([self.model])[0]) != commit.keep_mask:
+            yield "its membership row is not the one it was written with"
+        arrays = store.arrays.items()
+        expected = {f"{name}/c/{self.model}/{key}" for name, spec in arrays for key in spec.keys()}  # noqa: SIM118
+        for key in sorted(expected - commit.objects.keys()):
+            yield f"{key}: absent from the marker"
+        for key in sorted((self._present() | commit.objects.keys()) - expected):
+            yield f"{key}: no object of this store"
+
+    def _present(self) -> set[str]:
+        root = self._store.path
+        folders = [root / name / "c" / str(self.model) for name in self._store.arrays]
+        files = (path for folder in folders for path in folder.rglob("*") if not path.is_dir())
+        return {path.relative_to(root).as_posix() for path in files}
+
+    def _objects(self, commit: Commit) -> Iterator[str]:
+        damaged = set()
+        for key, expected in commit.objects.items():
+            problem = self._object(key, expected)
+            if problem is not None:
+                damaged.add(key.split("/", 1)[0])
+                yield f"{key}: {problem}"
+        for name in sorted(self._store.arrays.keys() - damaged):
+            yield from self._values(name)
+
+    def _object(self, key: str, expected: StoredObject) -> str | None:
+        try:
+            with (self._store.path / key).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+        except OSError as error:
+            return str(error.strerror).lower()
+        self.objects += 1
+        self.bytes += size
+        if size != expected.size:
+            return f"{size} bytes, expected {expected.size}"
+        return None if digest == expected.sha256 else f"sha256 {digest}, expected {expected.sha256}"
+
+    def _values(self, name: str) -> Iterator[str]:
+        spec = self._store.arrays[name]
+        block: np.ndarray[Any, Any] = np.empty((spec.chunk, *spec.example_shape), dtype=spec.dtype)
+        for start in range(0, spec.examples, spec.chunk):
+            stop = min(start + spec.chunk, spec.examples)
+            try:
+                values = self._store.read(name, self.model, start, stop, out=block[: stop - start])
+            except DamagedStore as error:
+                yield str(error)
+                return
+            if not np.isfinite(values).all():
+                yield f"{name}: NaN or infinity among examples {start} to {stop - 1}"

@@ -1,0 +1,44 @@
+-- Every score as a threshold of its attack, pooled over the targets: calling a member who scores at least as much.
+--
+--   attack      name of the attack
+--   model       NULL: all targets together
+--   score       the threshold
+--   member      whether the one who has this score is a member
+--   tp, fp      members and non-members whose score is at least the threshold
+--   members     how many there are of the attack
+--   nonmembers  likewise
+--   tpr, fpr    tp / members and fp / nonmembers. The quotient is compared with an FPR, never fp with FPR × nonmembers,
+--               because a quotient of integers that equals a decimal fraction rounds to the same double
+create view _curve as
+with totals as (
+    select
+        s.attack,
+        count(case when s.member then 1 end) as members,
+        count(case when not s.member then 1 end) as nonmembers
+    from scores as s
+    group by s.attack
+),
+steps as (
+    -- The frame of a window with ORDER BY ends with the last peer, so those who tie make one step.
+    select
+        s.attack,
+        s.score,
+        s.member,
+        count(case when s.member then 1 end) over above as tp,
+        count(*) over above as called
+    from scores as s
+    window above as (partition by s.attack order by s.score desc)
+)
+select
+    p.attack,
+    null::bigint as model,
+    p.score,
+    p.member,
+    p.tp,
+    p.called - p.tp as fp,
+    t.members,
+    t.nonmembers,
+    p.tp / nullif(t.members, 0) as tpr,
+    (p.called - p.tp) / nullif(t.nonmembers, 0) as fpr
+from steps as p
+join totals as t on t.attack = p.attack;

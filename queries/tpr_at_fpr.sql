@@ -1,0 +1,27 @@
+-- The true positive rate of every attack at one false positive rate, such as 0.001, over all targets together.
+--
+--   attack     name of the attack
+--   fpr        the false positive rate that was asked for
+--   tpr        the largest over the thresholds whose empirical FPR is at most that
+--   tpr_lo     lower end of its Clopper–Pearson 95% interval; NULL where non-members × FPR < 1
+--   tpr_hi     upper end
+--   threshold  the smallest of those thresholds; NULL if none qualifies
+create macro tpr_at_fpr(fpr) as table
+select
+    b.attack,
+    fpr::double as fpr,
+    b.tp / nullif(b.members, 0) as tpr,
+    clopper_pearson_lo(_resolved(b.tp, fpr::double, b.nonmembers), b.members) as tpr_lo,
+    clopper_pearson_hi(_resolved(b.tp, fpr::double, b.nonmembers), b.members) as tpr_hi,
+    b.threshold
+from (
+    select
+        c.attack,
+        c.members,
+        c.nonmembers,
+        _most(max(c.tp) filter (c.fpr <= fpr::double), c.nonmembers) as tp,
+        min(c.score) filter (c.fpr <= fpr::double) as threshold
+    from _curve as c
+    group by c.attack, c.members, c.nonmembers
+) as b
+order by b.attack;

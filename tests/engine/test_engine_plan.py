@@ -1,0 +1,142 @@
+"""The plan: blocks and tiles, the arrays that are read, and the memory that is promised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import engine_stores as stores
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lirastore import attacks, engine
+from lirastore.engine.planning import BASE_BYTES, Grid, _cut, bytes_read
+from lirastore.errors import InputError, MemoryBudgetError, MissingData
+from lirastore.store import LogitStore
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> LogitStore:
+    shape = stores.Shape(models=6, examples=40_000, queries=1, classes=10)
+    return stores.make(tmp_path_factory.mktemp("plan") / "a.lira", shape)
+
+
+grids = st.builds(
+    lambda examples, period, tile: Grid(examples, period, min(tile, period)),
+    st.integers(1, 5000),
+    st.integers(1, 900),
+    st.integers(1, 900),
+)
+
+
+@given(grids, st.integers(1, 200))
+def test_blocks_cover_the_examples_and_are_whole_tiles(grid: Grid, count: int) -> None:
+    blocks = _cut(grid, count)
+    assert [start for start, _ in blocks] == [0, *(stop for _, stop in blocks[:-1])]
+    assert blocks[-1][1] == grid.examples
+    tiles = list(grid.tiles(0, grid.examples))
+    assert [tile for block in blocks for tile in grid.tiles(*block)] == tiles
+    assert max(stop - start for start, stop in tiles) <= grid.largest
+
+
+@given(grids)
+def test_the_smallest_blocks_are_tiles(grid: Grid) -> None:
+    blocks = _cut(grid, 4 * grid.examples)
+    assert max(stop - start for start, stop in blocks) <= grid.largest
+
+
+def test_large_blocks_end_where_inner_chunks_end() -> None:
+    blocks = _cut(Grid(100_000, 1000, 300), 9)
+    assert all(start % 1000 == 0 for start, _ in blocks)
+
+
+def test_bytes_read_counts_whole_inner_chunks(store: LogitStore) -> None:
+    spec = store.arrays["logits"]
+    assert spec.chunk < spec.examples
+    assert bytes_read(spec, [(0, spec.examples)]) == spec.examples * 40
+    cut = spec.chunk + 1
+    assert bytes_read(spec, [(0, cut), (cut, spec.examples)]) == (2 * spec.examples - spec.chunk) * 40
+
+
+def test_the_plan_states_what_it_does(store: LogitStore) -> None:
+    plan = engine.plan(store, [attacks.named("lira_online")], engine.Options(threads=2, memory=1 << 30))
+    assert "6 models × 40000 examples from scaled_logit" in str(plan)
+    assert "of 1.0 GiB" in str(plan)
+    assert plan.projected <= plan.budget
+    assert plan.bytes_to_read == 6 * 40_000 * 4 + plan.bytes_reread
+
+
+def test_tiles_depend_neither_on_memory_nor_on_threads(store: LogitStore) -> None:
+    attack = attacks.named("lira_online")
+    ample = engine.plan(store, [attack], engine.Options(threads=1))
+    tight = engine.plan(
+        store,
+        [attack],
+        engine.Options(threads=3, memory=stores.least_budget(store, "lira_online", threads=3)),
+    )
+    assert tight.grid == ample.grid
+    assert len(tight.blocks) > len(ample.blocks)
+
+
+def test_a_budget_too_small_names_the_smallest_that_works(store: LogitStore) -> None:
+    attack, least = attacks.named("lira_online"), stores.least_budget(store, "lira_online", threads=2)
+    assert least > BASE_BYTES
+    plan = engine.plan(store, [attack], engine.Options(memory=least, threads=2))
+    assert plan.projected <= least
+    with pytest.raises(MemoryBudgetError):
+        engine.plan(store, [attack], engine.Options(memory=least - 1, threads=2))
+
+
+def test_threads_are_given_up_before_the_budget_is(
+    store: LogitStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lirastore.engine.planning._cores", lambda: 8)
+    least = stores.least_budget(store, "lira_online", threads=1)
+    plan = engine.plan(store, [attacks.named("lira_online")], engine.Options(memory=least))
+    assert plan.threads == 1
+
+
+@pytest.mark.parametrize("options", [engine.Options(memory=0), engine.Options(threads=0)])
+def test_nonsense_is_refused(store: LogitStore, options: engine.Options) -> None:
+    with pytest.raises(InputError, match="expected at least 1"):
+        engine.plan(store, [attacks.named("loss")], options)
+
+
+def test_each_array_is_read_once_for_all_attacks(store: LogitStore) -> None:
+    names = ("lira_online", "loss", "memorization", "watson")
+    plan = engine.plan(store, [attacks.named(name) for name in names], engine.Options())
+    assert [reading.array.name for reading in plan.readings] == ["logits", "scaled_logit"]
+
+
+def test_source_is_preferred_where_it_serves(store: LogitStore) -> None:
+    options = engine.Options(source="logits")
+    plan = engine.plan(store, [attacks.named("lira_online")], options)
+    assert [reading.array.name for reading in plan.readings] == ["logits"]
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    store = stores.make_signal_only(tmp_path / "a.lira")
+    with pytest.raises(MissingData, match="'logits'"):
+        engine.plan(store, [attacks.named("lira_online")], engine.Options(source="logits"))
+
+
+def test_first_passes_are_planned(store: LogitStore) -> None:
+    plan = engine.plan(store, [attacks.named("lira_online_fixed")], engine.Options())
+    assert len(plan.passes) == 2
+    assert plan.bytes_to_read == 2 * (6 * 40_000 * 4) + plan.bytes_reread
+
+
+def test_feasible_names_what_is_missing(tmp_path: Path) -> None:
+    store = stores.make_signal_only(tmp_path / "a.lira")
+    named = [attacks.named("loss"), attacks.named("memorization")]
+    able, refused = engine.feasible(store, named)
+    assert [attack.name for attack in able] == ["loss"]
+    assert "logits" in str(refused["memorization"])
+
+
+def test_feasible_counts_models(tmp_path: Path) -> None:
+    store = stores.make(tmp_path / "a.lira", replace(stores.Shape(), models=2, examples=20))
+    able, refused = engine.feasible(store, [attacks.named("loss"), attacks.named("lira_online")])
+    assert [attack.name for attack in able] == ["loss"]
+    assert "--skip-unattackable" in str(refused["lira_online"])

@@ -1,0 +1,147 @@
+"""What only whole processes show: kill -9, Ctrl-C, two at once, and how much memory it really takes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import engine_child
+import engine_stores as stores
+import numpy as np
+import pytest
+
+from lirastore import engine, results
+from lirastore.engine import planning
+from lirastore.store import LogitStore
+
+# 8 models × 300 examples × 2 queries: tiles of 16 examples, blocks of about 32
+SMALL = {"tile_bytes": 8 * 2 * 8 * 16, "part_rows": 256, "threads": 1}
+CHILD = Path(engine_child.__file__)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LogitStore:
+    return stores.make(tmp_path / "a.lira")
+
+
+def start(store: LogitStore, **given: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, str(CHILD), str(store.path), json.dumps(given)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[dict[str, int], str]:
+    """What the child measured, and its stderr."""
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1]), err
+
+
+def part_files(store: LogitStore) -> dict[str, tuple[int, int]]:
+    """Published parts of `mine`: name -> (inode, time of change)."""
+    files = (store.lira / "results" / "scores" / "mine").rglob("part-*.parquet")
+    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+
+def resume(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> results.Result:
+    """The same attack in this process, cut the same way."""
+    monkeypatch.setattr(planning, "TILE_BYTES", SMALL["tile_bytes"])
+    monkeypatch.setattr(planning, "PART_ROWS", SMALL["part_rows"])
+    monkeypatch.setattr(planning, "MIN_BLOCK_ROWS", 1)
+    (result,) = engine.run(store, [engine_child.mine()], engine.Options(threads=1))
+    return result
+
+
+def check(store: LogitStore, result: results.Result) -> None:
+    """The scores are right, every digest is, and the document is in place."""
+    assert (stores.matrix(store, result) == stores.phi(store)[:, :, 0]).all()
+    assert results.verify_results(store.lira) == []
+    assert results.current(store.lira) == {"mine": result}
+
+
+@pytest.mark.parametrize("kill_at", [0, 150, 299])
+def test_a_killed_run_resumes(
+    store: LogitStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kill_at: int
+) -> None:
+    process = start(store, **SMALL, kill_at=kill_at)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert results.current(store.lira) == {}
+    before = part_files(store)
+    result = resume(store, monkeypatch)
+    check(store, result)
+    after = part_files(store)
+    assert {name: after[name] for name in before} == before
+    message = f"resuming: {len(before)} of {len(result.parts)} parts"
+    assert (message in capsys.readouterr().err) == bool(before)
+    # every block lies in the one inner chunk that each model has, and reads all of it
+    assert result.bytes_read == 8 * 300 * 8 * (len(after) - len(before))
+    assert results.remove_old_runs(store.lira, older_than=-60) == []
+    assert not list(store.lira.rglob("*.partial"))
+
+
+def test_a_damaged_part_of_a_killed_run_is_not_kept(
+    store: LogitStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(store, **SMALL, kill_at=150).communicate(timeout=120)
+    damaged = sorted((store.lira / "results" / "scores" / "mine").rglob("part-*.parquet"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    check(store, resume(store, monkeypatch))
+
+
+def test_an_interrupt_stops_at_once_and_the_run_resumes(
+    store: LogitStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start(store, **SMALL, delay=0.2)
+    deadline = time.monotonic() + 60
+    while not part_files(store) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    interrupted = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - interrupted < 3  # the whole run takes 4 s, a tile 0.2 s
+    assert process.returncode != 0
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    before = part_files(store)
+    assert before
+    assert not list(store.lira.rglob("*.partial"))
+    result = resume(store, monkeypatch)
+    check(store, result)
+    assert before.items() <= part_files(store).items()
+
+
+def test_two_at_once_do_not_disturb_each_other(store: LogitStore) -> None:
+    processes = [start(store, **SMALL, delay=0.02, force=True) for _ in range(3)]
+    for process in processes:
+        finish(process)
+    check(store, results.current(store.lira)["mine"])
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> LogitStore:
+    """768 MB of logits: 16 models × 30,000 examples × 4 queries × 100 classes."""
+    shape = stores.Shape(models=16, examples=30_000, queries=4, classes=100)
+    return stores.make(tmp_path_factory.mktemp("large") / "a.lira", shape)
+
+
+@pytest.mark.xdist_group("large")
+@pytest.mark.parametrize(("threads", "attack"), [(1, "lira_online"), (2, "lira_online_fixed")])
+def test_memory_stays_within_what_the_plan_projects(large: LogitStore, threads: int, attack: str) -> None:
+    budget = stores.least_budget(large, attack, threads=threads, source="logits") + threads * (1 << 20)
+    assert 3 * budget < 16 * 30_000 * 4 * 100 * 4
+    options = {"attack": attack, "threads": threads, "source": "logits", "force": True, "progress": False}
+    found, _ = finish(start(large, **options, memory=budget))
+    assert found["blocks"] > 4
+    assert found["peak"] <= found["projected"] <= budget
+    tight = stores.matrix(large, results.current(large.lira)[attack])
+    ample, _ = finish(start(large, **options))
+    assert ample["peak"] <= ample["projected"]
+    assert ample["blocks"] < found["blocks"]
+    assert np.array_equal(stores.matrix(large, results.current(large.lira)[attack]), tight)
