@@ -73,9 +73,12 @@ def _open(path: Path) -> Store:
     "--augmentations", type=NAMES, required=True, help="How many queries per example, or names: identity,flip"
 )
 @click.option(
-    "--design", type=click.Choice(["balanced", "bernoulli", "carlini"]), default="balanced",
-    show_default=True, help="How each model's training set is drawn.",
-)  # fmt: skip
+    "--design",
+    type=click.Choice(["balanced", "bernoulli", "carlini"]),
+    default="balanced",
+    show_default=True,
+    help="How each model's training set is drawn.",
+)
 @click.option(
     "--keep-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -140,8 +143,13 @@ def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
 @click.option("--variance", type=click.Choice(["example", "global"]), help="[default: example]")
 @click.option("--centre", type=click.Choice(["mean", "median"]), help="[default: mean]")
 @click.option("--name", help="What the new variant is to be called.")
-@click.option("--preset", type=click.Choice(["paper", "carlini-code"]), default="paper", show_default=True,
-              help="Whose numerics.")  # fmt: skip
+@click.option(
+    "--preset",
+    type=click.Choice(["paper", "carlini-code"]),
+    default="paper",
+    show_default=True,
+    help="Whose numerics.",
+)
 @click.option("--equal-counts", is_flag=True, help="As many IN as OUT shadow models for every example.")
 @click.option(
     "--seed",
@@ -220,8 +228,12 @@ def _what_can_run(store: Store, preset: str) -> str:
 @cli.command()
 @store_argument
 @click.argument("sql", metavar="[NAME | SQL]", required=False)
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]),
-              help="[default: by the extension of -o, else table]")  # fmt: skip
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    help="[default: by the extension of -o, else table]",
+)
 @click.option("-o", "--output", type=FILE, help="Write to a file instead of stdout.")
 @memory_option
 @threads_option
@@ -293,8 +305,13 @@ def verify(path: Path, quiet: bool) -> None:
 
 @cli.command()
 @store_argument
-@click.option("--older-than", type=HOURS, default="24h", show_default=True,
-              help="How long an attempt must have been silent: 90m, 24h, 7d.")  # fmt: skip
+@click.option(
+    "--older-than",
+    type=HOURS,
+    default="24h",
+    show_default=True,
+    help="How long an attempt must have been silent: 90m, 24h, 7d.",
+)
 def gc(path: Path, older_than: Any) -> None:
     """Remove stale attempts, trash, and runs that no attack points at."""
     for line in _open(path).gc(older_than=older_than).lines():
@@ -321,8 +338,13 @@ def export(path: Path, file: Path) -> None:
 @cli.command()
 @click.argument("directory", metavar="[DIR]", type=PATH, default=Path("demo"))
 @click.option("--models", type=click.IntRange(min=4), default=64, show_default=True)
-@click.option("--label-noise", type=click.FloatRange(0, 1), default=0.1, show_default=True,
-              help="Share of the labels made random before training.")  # fmt: skip
+@click.option(
+    "--label-noise",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Share of the labels made random before training.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def demo(directory: Path, **options: Any) -> None:
     """The whole way on real handwritten digits, in about a minute.

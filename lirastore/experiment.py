@@ -286,8 +286,8 @@ def ingest(
 ) -> Store:
     """Imports somebody else's outputs into the store at `path`, made if absent; resumable.
 
-    `format`, `epoch`, `dtype`: see `lirastore.importers.ingest`. The structure of everything is checked before the first write;
-    `report` is called with what was imported. Raises SourceError naming file and expectation.
+    For `format`, `epoch` and `dtype` see `lirastore.importers.ingest`. The structure of everything is checked
+    before the first write; `report` is called with what was imported. Raises SourceError naming file and expectation.
     """
     from lirastore import importers
 

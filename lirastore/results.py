@@ -169,7 +169,7 @@ def current(lira: Path) -> dict[str, Result]:
 def find(lira: Path, attack: str) -> Result | None:
     """The current result of one attack; None if there is none, or if its document is unreadable.
 
-    For whoever is about to compute it anew, which is the remedy. Raises FormatVersionError for a newer format.
+    For whoever is about to compute it anew, which is the remedy. Raises FormatVersionError for a newer one.
     """
     path = _document_path(lira, attack)
     if not path.exists():

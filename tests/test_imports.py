@@ -7,7 +7,20 @@ import sys
 
 import pytest
 
-HEAVY = {"dask", "distributed", "duckdb", "matplotlib", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "torch", "xarray", "zarr"}  # fmt: skip
+HEAVY = {
+    "dask",
+    "distributed",
+    "duckdb",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "torch",
+    "xarray",
+    "zarr",
+}
 ANALYSIS = HEAVY - {"numpy", "torch", "zarr"}
 
 

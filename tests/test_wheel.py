@@ -19,16 +19,22 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     source = out / "source"
     tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()  # fmt: skip
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
     for name in tracked:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source],
-        check=True, capture_output=True, timeout=200,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        timeout=200,
+    )
     (wheel,) = out.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(out / "site")
     return out / "site"
@@ -57,4 +63,6 @@ def test_demo_runs_from_the_wheel(site: Path, tmp_path: Path) -> None:
     table = run(site, tmp_path, "-m", "lirastore", "demo", "out", "--models", "8")
     assert "lira_online" in table
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
-    assert "tpr_at_0_1pct" in run(site, tmp_path, "-m", "lirastore", "query", "out/digits.lira", "metrics", "--format", "csv")  # fmt: skip
+    assert "tpr_at_0_1pct" in run(
+        site, tmp_path, "-m", "lirastore", "query", "out/digits.lira", "metrics", "--format", "csv"
+    )

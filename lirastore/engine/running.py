@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -310,7 +311,12 @@ class _Run:
         from dask.base import compute
         from dask.delayed import delayed
 
-        calls = [delayed(task, pure=False)() for task in tasks]
+        # Dask starts equals from the last key down. In order, a chunk that two blocks share is still cached.
+        token = uuid.uuid4().hex
+        calls = [
+            delayed(task, pure=False)(dask_key_name=f"lirastore-{token}-{left:06d}")
+            for left, task in zip(range(len(tasks), 0, -1), tasks, strict=True)
+        ]
         with ThreadPoolExecutor(self.plan.threads, thread_name_prefix="lirastore") as pool:
             try:
                 # the pool itself: naming the threaded scheduler makes dask import distributed, 40 MB

@@ -1,7 +1,6 @@
 """What the report shows, pulled from a store: numbers by SQL over the views, signals by `LogitStore.read`.
 
-Everything is read through one connection and one listing of the committed models, so the parts of a report
-agree with each other. Rates and shares are between 0 and 1 here; the page turns them into percent.
+Rates and shares are between 0 and 1 here; the page turns them into percent.
 """
 
 from __future__ import annotations
@@ -148,13 +147,14 @@ def gather(store: LogitStore) -> ReportData:
     """
     models = store.committed()
     member = store.membership(models)
+    runs = results.current(store.lira)
     with catalog.connect(store) as connection:
         attacks = tuple(_attack_rows(connection))
-        curves = tuple(_curve(connection, row.attack) for row in attacks)
+        curves = _curves(connection)
         train_accuracy, test_accuracy = _accuracies(connection)
         lead = attacks[0].attack if attacks else None
-        exposed = _most_exposed(connection, store, lead, member)
-        typical = _typical(connection, store, lead, member)
+        ranked = _ranked(connection, lead) if lead else []
+    exposed, typical = _examples(store, ranked, runs[lead].models if lead else ())
     return ReportData(
         title=store.info.name or store.path.stem,
         info=store.info,
@@ -164,8 +164,8 @@ def gather(store: LogitStore) -> ReportData:
         train_accuracy=train_accuracy,
         test_accuracy=test_accuracy,
         attacks=attacks,
-        curves=curves,
-        runs=tuple(results.current(store.lira).values()),
+        curves=tuple(curves[row.attack] for row in attacks if row.attack in curves),
+        runs=tuple(runs.values()),
         lead=lead,
         exposed=exposed,
         outputs=tuple(_outputs(store, models, member, exposed[:CLOSE_UP], typical)),
@@ -192,11 +192,14 @@ def _attack_rows(connection: DuckDBPyConnection) -> Iterator[AttackRow]:
         )
 
 
-def _curve(connection: DuckDBPyConnection, attack: str) -> Curve:
-    points = connection.execute(
-        "select roc.fpr, roc.tpr from roc where roc.attack = ? order by roc.fpr, roc.tpr", [attack]
-    ).fetchnumpy()
-    return Curve(attack, np.asarray(points["fpr"]), np.asarray(points["tpr"]))
+def _curves(connection: DuckDBPyConnection) -> dict[str, Curve]:
+    points = connection.execute("from roc order by attack, fpr, tpr").fetchnumpy()
+    attacks = np.asarray(points["attack"])
+    chosen = {str(attack): attacks == attack for attack in np.unique(attacks)}
+    return {
+        attack: Curve(attack, np.asarray(points["fpr"])[rows], np.asarray(points["tpr"])[rows])
+        for attack, rows in chosen.items()
+    }
 
 
 def _accuracies(connection: DuckDBPyConnection) -> tuple[float | None, float | None]:
@@ -208,45 +211,48 @@ def _accuracies(connection: DuckDBPyConnection) -> tuple[float | None, float | N
 # --- examples -----------------------------------------------------------------------------------
 
 
-def _most_exposed(
-    connection: DuckDBPyConnection, store: LogitStore, attack: str | None, member: npt.NDArray[np.bool_]
-) -> tuple[Exposed, ...]:
-    if attack is None:
-        return ()
-    return _with_pictures(store, member, _rows(connection, "from most_exposed(?, ?)", attack, SHOWN))
+_RANKED = f"""
+    select exposure.*,
+           row_number() over (
+               order by detected desc nulls last, mean_score_in - mean_score_out desc nulls last, example
+           ) as rank,
+           count(*) over () // 2 + 1 as middle
+    from exposure
+    where exposure.attack = ?
+    qualify rank <= {SHOWN} or rank = middle
+    order by rank
+"""
 
 
-def _typical(
-    connection: DuckDBPyConnection, store: LogitStore, attack: str | None, member: npt.NDArray[np.bool_]
-) -> tuple[Exposed, ...]:
-    """The example in the middle of the order of exposure, for comparison."""
-    if attack is None:
-        return ()
-    middle = """
-        select exposure.* from exposure where exposure.attack = ?
-        order by exposure.detected, exposure.mean_score_in - exposure.mean_score_out, exposure.example
-        limit 1 offset (select count(*) // 2 from exposure where exposure.attack = ?)
-    """
-    return _with_pictures(store, member, _rows(connection, middle, attack, attack))
+def _ranked(connection: DuckDBPyConnection, attack: str) -> list[dict[str, Any]]:
+    """The most exposed examples in the order of `most_exposed`, and the one in the middle of that order."""
+    return _rows(connection, _RANKED, attack)
 
 
-def _with_pictures(
-    store: LogitStore, member: npt.NDArray[np.bool_], rows: Sequence[Mapping[str, Any]]
-) -> tuple[Exposed, ...]:
-    examples = np.array([row["example"] for row in rows], dtype=np.int64)
+def _examples(
+    store: LogitStore, ranked: Sequence[Mapping[str, Any]], models: Sequence[int]
+) -> tuple[tuple[Exposed, ...], tuple[Exposed, ...]]:
+    """The examples to be shown, and the typical one; `models` are those that the attack has scored."""
+    examples = np.array([row["example"] for row in ranked], dtype=np.int64)
+    held = store.membership(models)[:, examples].sum(axis=0)
     pictures = store.preview(examples) if len(examples) else None
-    return tuple(
+    shown = [
         Exposed(
             example=row["example"],
             label=row["label"],
             score_in=row["mean_score_in"],
             score_out=row["mean_score_out"],
             detected=row["detected"],
-            held=int(member[:, row["example"]].sum()),
+            held=int(held[position]),
             picture=None if pictures is None else pictures[position],
         )
-        for position, row in enumerate(rows)
+        for position, row in enumerate(ranked)
+    ]
+    top = tuple(example for example, row in zip(shown, ranked, strict=True) if row["rank"] <= SHOWN)
+    middle = tuple(
+        example for example, row in zip(shown, ranked, strict=True) if row["rank"] == row["middle"]
     )
+    return top, middle
 
 
 def _outputs(

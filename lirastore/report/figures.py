@@ -32,7 +32,7 @@ __all__ = ["DASHES", "PAGE", "PAPER", "Palette", "histogram", "inline_svg", "png
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours by role; `series` are told apart by readers with any kind of colour vision (Okabe & Ito)."""
+    """Colours by role; `series` can be told apart by everybody (Okabe & Ito; the last: Tol)."""
 
     ink: str
     muted: str
@@ -46,7 +46,7 @@ PAPER = Palette(
     ink="#111111",
     muted="#555555",
     grid="#dddddd",
-    series=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"),
+    series=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#332288"),
     member="#d55e00",
     non_member="#0072b2",
 )
@@ -176,7 +176,7 @@ def histogram(outputs: Outputs, palette: Palette) -> Figure:
         ):
             _draw_side(axes, values, bins, colour, dash)
         axes.set(xlim=(low, high), xlabel="scaled logit φ", yticks=[])
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
     return figure

@@ -76,11 +76,11 @@ def _facts(data: ReportData) -> Markup:
         ("Models", f"{data.committed:,}", planned),
         ("Examples", f"{info.examples:,}", f"{info.classes:,} classes" if info.classes else ""),
         ("Queries per example", f"{len(info.augmentations):,}", ""),
-        ("Attacks", f"{len(data.runs):,}", ""),
+        ("Attacks", f"{len(data.attacks):,}", ""),
     ]
     accuracies = {"members": data.train_accuracy, "others": data.test_accuracy}
     facts += [
-        (f"Accuracy on {group}", percent(accuracy), "mean over models")
+        (f"Accuracy, {group}", percent(accuracy), "mean over models")
         for group, accuracy in accuracies.items()
         if accuracy is not None
     ]

@@ -180,11 +180,15 @@ def _exposed_item(shown: Exposed) -> Markup:
     caption = element(
         "figcaption",
         element("strong", f"#{shown.example}"),
-        element("span", f"labelled {shown.label}"),
+        element("span", _label(shown)),
         element("span", _detected(shown), title=scores),
     )
     picture = _picture(shown)
     return element("li", element("figure", picture, caption, class_=None if picture else "unseen"))
+
+
+def _label(shown: Exposed) -> str:
+    return f"labelled {shown.label}" if shown.label >= 0 else "without a label"
 
 
 def _detected(shown: Exposed) -> str:
@@ -197,7 +201,7 @@ def _picture(shown: Exposed) -> Markup | None:
     uri = None if shown.picture is None else data_uri(shown.picture)
     if uri is None:
         return None
-    return element("img", src=uri, alt=f"Example {shown.example}, labelled {shown.label}", class_="picture")
+    return element("img", src=uri, alt=f"Example {shown.example}, {_label(shown)}", class_="picture")
 
 
 # --- outputs ------------------------------------------------------------------------------------
@@ -232,7 +236,7 @@ def _panel(rank: int, outputs: Outputs) -> Markup:
         element(
             "div",
             element("h3", outputs.title),
-            element("span", f"#{shown.example}, labelled {shown.label}"),
+            element("span", f"#{shown.example}, {_label(shown)}"),
             element("span", f"recognised in {_detected(shown)}"),
         ),
     )
@@ -289,6 +293,7 @@ def _runs(data: ReportData) -> Markup:
 
 
 def _run_row(run: Result, *, stale: bool) -> Markup:
+    parameters = {name: value for name, value in run.parameters.items() if name != "preset"}
     return element(
         "tr",
         element("th", run.attack, element("small", " (stale)") if stale else None, scope="row"),
@@ -298,7 +303,7 @@ def _run_row(run: Result, *, stale: bool) -> Markup:
         element("td", moment(run.finished_at), class_="text"),
         element("td", f"{run.seconds:.1f}"),
         element("td", size(run.bytes_read)),
-        element("td", element("code", _settings(run.parameters)), class_="long"),
+        element("td", element("code", _settings(parameters)), class_="long"),
     )
 
 

@@ -1,12 +1,13 @@
 """Runs one attack in a process of its own: `engine_child.py STORE JSON`.
 
 The JSON is engine.Options, and besides: `attack`, a name, or `mine`, which is φ of the first query; `delay`,
-seconds that it takes per tile; `kill_at`, the example at which the process kills itself; `tile_bytes` and
+seconds that it takes per tile; `kill_after`, so many tiles until the process kills itself; `tile_bytes` and
 `part_rows`, to cut small stores into blocks. Prints peak and projected memory.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -23,11 +24,12 @@ from lirastore.memory import peak_rss
 from lirastore.store import open_store
 
 
-def mine(delay: float = 0.0, kill_at: int = -1) -> Attack:
+def mine(delay: float = 0.0, kill_after: int = -1) -> Attack:
     """The attack `mine`; its parameters do not tell how it dawdles and dies."""
+    tiles = itertools.count()
 
     def function(block: Block) -> Any:
-        if block.start <= kill_at < block.stop:
+        if next(tiles) == kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(delay)
         return block.signal()[:, :, 0].astype(np.float64)
@@ -43,7 +45,7 @@ def main(path: str, text: str) -> None:
             setattr(planning, constant, given.pop(constant.lower()))
     name, how = (
         given.pop("attack", "mine"),
-        {key: given.pop(key) for key in ("delay", "kill_at") & given.keys()},
+        {key: given.pop(key) for key in ("delay", "kill_after") & given.keys()},
     )
     attack = mine(**how) if name == "mine" else attacks.named(name)
     store, options = open_store(path), engine.Options(**given)

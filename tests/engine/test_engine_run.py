@@ -456,3 +456,12 @@ def test_minimum_counts_of_a_decorated_attack_are_heeded(tmp_path: Path) -> None
     attack = Attack("mine", lambda block: block.signal()[:, :, 0], minimum=MinimumCounts(3, 3))
     with pytest.raises(MissingData, match="3 IN and 3 OUT"):
         run(store, attack)
+
+
+def test_bytes_read_are_those_of_the_plan(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_tiles(monkeypatch)
+    chosen = [attacks.named("lira_online_fixed"), attacks.named("memorization")]
+    plan = engine.plan(store, chosen, engine.Options(threads=2))
+    found = engine.run(store, chosen, engine.Options(threads=2))
+    assert {result.bytes_read for result in found} == {plan.bytes_to_read}
+    assert plan.bytes_reread > 0

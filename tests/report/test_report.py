@@ -149,7 +149,7 @@ def test_before_any_attack_it_says_what_to_do(tmp_path: Path, models: int) -> No
     commit(store, range(models))
     page = report(store, tmp_path)
     assert "lirastore attack STORE --all" in page.text
-    assert f"{MODELS - models} planned models are missing" in page.text
+    assert f"{MODELS - models} of the planned models are missing" in page.text
     assert set(page.references) <= set(page.ids)
     store.report(tmp_path / "r.html", png=tmp_path / "r.png", svg=tmp_path / "r.svg")
 

@@ -12,3 +12,10 @@ def memory():
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None, prefix="lirastore-") as path:
         yield Path(path)
+
+
+@pytest.fixture
+def fast_path(memory):
+    """A directory of the test's own within `memory`."""
+    with tempfile.TemporaryDirectory(dir=memory) as path:
+        yield Path(path)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sql_stores import make_store, put_memorization, put_scores
+
+MODELS, EXAMPLES = 8, 300
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20)
+
+
+@pytest.fixture(scope="session")
+def members():
+    return np.random.default_rng(7).random((MODELS, EXAMPLES)) < 0.5
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory, members):
+    """Nothing committed, nothing attacked."""
+    return make_store(tmp_path_factory.mktemp("empty") / "empty.lira", members, committed=())
+
+
+@pytest.fixture(scope="session")
+def attacked(tmp_path_factory, members):
+    """Two attacks, one of them full of ties, and memorization. Tests do not change this store."""
+    rng = np.random.default_rng(8)
+    metadata = {0: {"train_accuracy": 0.75, "test_accuracy": "high", "seed": 41, "source_id": 17, "epochs": [1, 2]}}
+    store = make_store(tmp_path_factory.mktemp("attacked") / "attacked.lira", members, metadata=metadata)
+    put_scores(store, "alpha", np.round(rng.normal(size=members.shape) + members, 1))
+    put_scores(store, "beta", 100 + rng.normal(size=members.shape) + 2 * members, preset="carlini-code", seed=5)
+    put_memorization(store, np.linspace(0, 1, EXAMPLES), np.linspace(0, 0.5, EXAMPLES))
+    return store
