@@ -171,7 +171,7 @@ def stages(store: lirastore.Store, folder: Path, args: argparse.Namespace) -> di
     for span in plan.blocks:
         spent["read and check"] += _seconds(lambda span=span: _read(job, plan, span))
         began = time.perf_counter()
-        signals, _ = read_signals(job, plan.readings, Watch(lambda size: None), *span)
+        signals, _ = read_signals(job, plan.readings, Watch(), *span)
         spent["kernel"] += time.perf_counter() - began
         began = time.perf_counter()
         tiles = [job.block(signals, span[0], *tile) for tile in plan.grid.tiles(*span)]

@@ -287,7 +287,8 @@ def ingest(
     """Imports somebody else's outputs into the store at `path`, made if absent; resumable.
 
     For `format`, `epoch` and `dtype` see `lirastore.importers.ingest`. The structure of everything is checked
-    before the first write; `report` is called with what was imported. Raises SourceError naming file and expectation.
+    before the first write; `report` is called with what was imported. Raises SourceError naming file and
+    expectation.
     """
     from lirastore import importers
 

@@ -34,9 +34,10 @@ class Cancelled(Exception):
 
 @dataclass
 class Watch:
-    """What tasks tell the run, and ask it: bytes read so far, and whether to stop."""
+    """What tasks tell the run, and ask it: bytes just read, a block done, and whether to stop."""
 
-    advance: Callable[[int], object]
+    advance: Callable[[int], object] = lambda size: None
+    finish_block: Callable[[], object] = lambda: None
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
@@ -188,6 +189,7 @@ def summarise_block(
         watch.check()
         block = job.block(signals, start, low, high, summaries=known)
         states.append([summary.chunk(block) for summary in summaries])
+    watch.finish_block()
     return states
 
 
@@ -212,10 +214,12 @@ def score_block(
             for scoring, writer in zip(scorings, writers, strict=True):
                 watch.check()
                 writer.append(_rows(scoring, block))
-        return {
+        parts = {
             scoring.attack.name: writer.publish(_of_attack(scoring.attack, extremes))
             for scoring, writer in zip(scorings, writers, strict=True)
         }
+    watch.finish_block()
+    return parts
 
 
 def _of_attack(attack: Attack, extremes: Mapping[str, Extremes]) -> dict[str, Extremes]:

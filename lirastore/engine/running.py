@@ -235,8 +235,9 @@ class _Run:
         first = first_passes(scoring.attack for _, missing in pending for scoring in missing)
         total = sum(self._bytes(self._needed(summaries), self.plan.blocks) for summaries in first)
         total += sum(self._bytes(self._needed(_attacks(missing)), [span]) for span, missing in pending)
-        with _Bar(self.plan.attacks, total, self.options) as bar:
-            watch = Watch(bar.advance)
+        blocks = len(first) * len(self.plan.blocks) + len(pending)
+        with _Bar(self.plan.attacks, total, blocks, self.options) as bar:
+            watch = Watch(bar.advance, bar.finish_block)
             known: dict[str, Any] = {}
             for summaries in first:
                 known |= self._summarise(summaries, known, watch)
@@ -356,12 +357,13 @@ def _attacks(scorings: Iterable[Scoring]) -> list[Attack]:
 
 
 class _Bar:
-    """Progress in bytes on stderr, off when that is no terminal; counts the bytes in any case."""
+    """Progress in bytes and blocks on stderr, off when that is no terminal; counts the bytes in any case."""
 
-    def __init__(self, attacks: Sequence[str], total: int, options: Options) -> None:
+    def __init__(self, attacks: Sequence[str], total: int, blocks: int, options: Options) -> None:
         from tqdm import tqdm
 
         self.bytes = 0
+        self._done, self._blocks = 0, blocks
         self._bar = tqdm(
             desc=name_some(attacks, 3),
             total=total,
@@ -382,3 +384,9 @@ class _Bar:
         with self._bar.get_lock():
             self.bytes += size
             self._bar.update(size)
+
+    def finish_block(self) -> None:
+        """Counts a block done, which is long after its bytes were read where many attacks score it."""
+        with self._bar.get_lock():
+            self._done += 1
+            self._bar.set_postfix_str(f"{self._done} of {self._blocks} blocks done")

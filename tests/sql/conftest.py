@@ -27,9 +27,13 @@ def empty(tmp_path_factory, members):
 def attacked(tmp_path_factory, members):
     """Two attacks, one of them full of ties, and memorization. Tests do not change this store."""
     rng = np.random.default_rng(8)
-    metadata = {0: {"train_accuracy": 0.75, "test_accuracy": "high", "seed": 41, "source_id": 17, "epochs": [1, 2]}}
+    metadata = {
+        0: {"train_accuracy": 0.75, "test_accuracy": "high", "seed": 41, "source_id": 17, "epochs": [1, 2]}
+    }
     store = make_store(tmp_path_factory.mktemp("attacked") / "attacked.lira", members, metadata=metadata)
     put_scores(store, "alpha", np.round(rng.normal(size=members.shape) + members, 1))
-    put_scores(store, "beta", 100 + rng.normal(size=members.shape) + 2 * members, preset="carlini-code", seed=5)
+    put_scores(
+        store, "beta", 100 + rng.normal(size=members.shape) + 2 * members, preset="carlini-code", seed=5
+    )
     put_memorization(store, np.linspace(0, 1, EXAMPLES), np.linspace(0, 0.5, EXAMPLES))
     return store

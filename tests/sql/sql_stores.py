@@ -16,7 +16,9 @@ from lirastore import results, store
 SCORES = ("model", "example", "score", "member")
 
 
-def make_store(path, members, *, committed=None, metadata: Mapping[int, Mapping[str, Any]] | None = None, **plan):
+def make_store(
+    path, members, *, committed=None, metadata: Mapping[int, Mapping[str, Any]] | None = None, **plan
+):
     """A signal-only store with these training sets (M, E), its models written and committed."""
     members = np.asarray(members, dtype=bool)
     models, examples = members.shape
@@ -46,7 +48,9 @@ def put_scores(made, attack, scores, *, examples_per_part=50, keep=None, **docum
         block = slice(first, first + examples_per_part)
         example, model = np.nonzero(kept[:, block].T)
         where = model, example + first
-        parts[first] = pa.table(dict(zip(SCORES, (models[model], where[1], scores[where], member[where]), strict=True)))
+        parts[first] = pa.table(
+            dict(zip(SCORES, (models[model], where[1], scores[where], member[where]), strict=True))
+        )
     return publish(made, attack, "scores", SCORES, parts, **document)
 
 
@@ -74,7 +78,13 @@ def publish(made, attack, kind, columns: Sequence[str], parts: Mapping[int, pa.T
         **document,
     }  # fmt: skip
     result = results.Result(
-        attack=attack, run=run, kind=kind, columns=tuple(columns), parts=tuple(objects), objects=objects, **values
+        attack=attack,
+        run=run,
+        kind=kind,
+        columns=tuple(columns),
+        parts=tuple(objects),
+        objects=objects,
+        **values,
     )
     results.publish(made.lira, result)
     return result
