@@ -83,6 +83,11 @@ class Store:
         return self.logits.committed()
 
     @property
+    def labels(self) -> npt.NDArray[Any]:
+        """(E,) int64: the class of each example."""
+        return self.logits.labels()
+
+    @property
     def membership(self) -> npt.NDArray[Any]:
         """(M, E) bool: which examples each planned model is to train on, committed or not."""
         import numpy as np
@@ -189,9 +194,11 @@ class Store:
         from lirastore import results
 
         found = _store.status(self.logits)
+        current = results.current(self.logits.lira)
+        digest = self.logits.set_digest() if current else ""
         attacks = [
-            AttackStatus(name, len(result.models), results.is_stale(result, self.logits))
-            for name, result in sorted(results.current(self.logits.lira).items())
+            AttackStatus(name, len(result.models), result.set_digest != digest)
+            for name, result in current.items()
         ]
         return Status(found.models, found.committed, found.pending, found.stale_attempts, attacks)
 

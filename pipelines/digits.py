@@ -115,7 +115,7 @@ def _refuse_another_experiment(
         "models": (info.models, models),
         "augmentations": (list(info.augmentations), AUGMENTATIONS),
         "seed": (info.design.get("seed"), seed),
-        "labels": (_digest(store.logits.labels()), _digest(labels)),
+        "labels": (_digest(store.labels), _digest(labels)),
     }
     differing = [
         f"{name} {found}, not {asked}" for name, (found, asked) in compared.items() if found != asked
@@ -134,7 +134,7 @@ def _digest(labels: npt.NDArray[np.int64]) -> str:
 def randomised(store: lirastore.Store) -> npt.NDArray[np.bool_]:
     """(E,) True where the label was replaced: where the store's label is not scikit-learn's."""
     truth = load_digits().target
-    labels = store.logits.labels()
+    labels = store.labels
     if len(labels) != len(truth):
         raise InputError(
             f"{store.path} has {len(labels)} examples; expected scikit-learn's {len(truth)} digits. "
@@ -168,7 +168,7 @@ def train(
         seed=int(store.info.design["seed"]),
         models=todo,
         inputs=torch.from_numpy(shifted_images(load_digits().images)).to(device),
-        labels=torch.from_numpy(store.logits.labels()).to(device),
+        labels=torch.from_numpy(store.labels).to(device),
         member=torch.from_numpy(member[todo]).to(device),
         batches=-(-int(member.sum(axis=1).max()) // BATCH),
         epochs=epochs,

@@ -12,22 +12,23 @@ import pyarrow as pa
 
 from lirastore import results
 from lirastore.catalog.describe import describe
-from lirastore.errors import QueryError, ResultError
+from lirastore.errors import MemoryBudgetError, QueryError, ResultError
 
 if TYPE_CHECKING:
     from lirastore.store import LogitStore
 
 __all__ = ["located", "one_line", "translated"]
 
-# What DuckDB raises when it reads a damaged file, among other things.
-_READING = (
-    duckdb.IOException,
-    duckdb.InvalidInputException,
-    duckdb.SerializationException,
-    duckdb.InternalException,
-    duckdb.FatalException,
-    pa.ArrowException,
-    OSError,
+# Errors that are the statement's own. Any other may come of a damaged file: DuckDB has no one name for that.
+_STATEMENT = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.InterruptException,
+    duckdb.OutOfMemoryException,
+    duckdb.OutOfRangeException,
+    duckdb.ParserException,
+    duckdb.SyntaxException,
 )
 
 
@@ -36,8 +37,8 @@ def located(store: LogitStore, files: Sequence[Path]) -> Iterator[None]:
     """Turns DuckDB's failure to read one of the results' files into a ResultError that names it."""
     try:
         yield
-    except _READING as error:
-        blamed = _blamed(store, files, str(error))
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        blamed = None if isinstance(error, _STATEMENT) else _blamed(store, files, error)
         if blamed is None:
             raise
         raise ResultError(
@@ -45,23 +46,29 @@ def located(store: LogitStore, files: Sequence[Path]) -> Iterator[None]:
         ) from error
 
 
-def _blamed(store: LogitStore, files: Sequence[Path], message: str) -> str | None:
+def _blamed(store: LogitStore, files: Sequence[Path], error: Exception) -> str | None:
     """What is wrong with which file: DuckDB names it, or its digest tells."""
     for file in files:
-        if str(file.absolute()) in message:
-            return f"{file} cannot be read ({one_line(message)})"
+        if str(file.absolute()) in str(error):
+            return f"{file} cannot be read ({one_line(str(error))})"
+    if isinstance(error, duckdb.PermissionException):  # what the statement reached for is none of ours
+        return None
     problems = results.verify_results(store.lira)
     return f"{results.results_folder(store.lira)}/{problems[0]}" if problems else None
 
 
 @contextmanager
 def translated(store: LogitStore, files: Sequence[Path]) -> Iterator[None]:
-    """Turns DuckDB's errors into ResultError (a file) or QueryError (the statement)."""
+    """Turns DuckDB's errors into ResultError (a file), MemoryBudgetError, or QueryError (the statement)."""
     try:
         with located(store, files):
             yield
     except duckdb.CatalogException as error:
         raise QueryError(f"{one_line(str(error))} {_what_exists()}") from error
+    except duckdb.OutOfMemoryException as error:
+        raise MemoryBudgetError(
+            f"{one_line(str(error))}. Allow more with `--memory`, or ask for less at once"
+        ) from error
     except (duckdb.Error, pa.ArrowException) as error:
         raise QueryError(one_line(str(error))) from error
 

@@ -4,7 +4,8 @@ planning.py  which arrays are read, how the examples are cut, what memory that t
 blocks.py    what one task does: read all models' slices, turn them into signals, score tile by tile
 parts.py     Parquet parts, written so that a killed run resumes
 checks.py    what is worth a warning
-running.py   the passes, the progress, the result documents
+running.py   the passes, what is up to date or resumed, the result documents
+progress.py  the bar on stderr
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ BASE_BYTES = 112 << 20
 # One float64 array over (M, tile, A). Measured on lira_online with 2 MiB of cache per core, ns per value: 42
 # at 64 KiB, 29 at 256, 27 at 512, 30 at 1024, 56 at 8192, where a dozen such arrays leave every cache.
 TILE_BYTES = 512 << 10
+# What a tile's signals are computed from: more would leave threads idle where classes are many.
+TILE_SOURCE_BYTES = 32 << 20
 # Arrays of that size alive at once, in the hungriest attack, over all its signals.
 TILE_COPIES = 24
 # Rows per Parquet part: a file of about 8 MB. Fewer, larger blocks read no faster.
@@ -37,8 +39,9 @@ PART_ROWS = 1 << 20
 GROUP_ROWS = 122_880
 # The 25 bytes of a row, twice (as tiles, then as columns), and its encoded pages.
 ROW_BYTES = 64
-# A block smaller than this costs more to schedule than to compute.
+# A block with fewer rows and fewer bytes than this is not worth a task of its own.
 MIN_BLOCK_ROWS = 1 << 15
+MIN_BLOCK_BYTES = 16 << 20
 # Per thread: the kernels' own buffers, and memory that the allocator keeps between uses.
 KERNEL_BYTES = 16 << 20
 
@@ -224,8 +227,9 @@ class _Planner:
 
     def _grid(self) -> Grid:
         width = self.models * max(_values(needed) for needed in self.passes) * 8
-        tile = max(1, TILE_BYTES // max(1, width))
         every = [reading for needed in self.passes for reading in needed]
+        source = self.models * max((reading.array.example_bytes for reading in every), default=0)
+        tile = max(1, min(TILE_BYTES // max(1, width), TILE_SOURCE_BYTES // max(1, source)))
         chunk = max(every, key=lambda reading: reading.array.example_bytes).array.chunk if every else tile
         if chunk <= tile:
             tile = period = tile // chunk * chunk
@@ -267,7 +271,8 @@ class _Planner:
         """As many blocks as Parquet parts, in a multiple of the threads, so that they end together."""
         rows = self.examples * self.models
         rounds = max(1, round(rows / (PART_ROWS * threads)))
-        return max(1, min(threads * rounds, rows // MIN_BLOCK_ROWS))
+        worth = max(rows // MIN_BLOCK_ROWS, self._bytes([(0, self.examples)]) // MIN_BLOCK_BYTES)
+        return max(1, min(threads * rounds, worth))
 
     def _projected(self, threads: int, block: int) -> int:
         """Peak memory with blocks of that many examples: what every thread holds, and what all share."""
@@ -285,11 +290,12 @@ class _Planner:
         # the slice handed to the kernel, and the inner chunk it is cut from
         return self.models * block * values * 4 + tile + 2 * raw + KERNEL_BYTES
 
-    def _state(self, threads: int, blocks: tuple[tuple[int, int], ...]) -> Plan:
-        whole = [(0, self.examples)]
+    def _bytes(self, blocks: Sequence[tuple[int, int]]) -> int:
         every = [reading for needed in self.passes for reading in needed]
-        to_read = sum(bytes_read(reading.array, blocks) for reading in every) * self.models
-        once = sum(bytes_read(reading.array, whole) for reading in every) * self.models
+        return sum(bytes_read(reading.array, blocks) for reading in every) * self.models
+
+    def _state(self, threads: int, blocks: tuple[tuple[int, int], ...]) -> Plan:
+        to_read, once = self._bytes(blocks), self._bytes([(0, self.examples)])
         return Plan(
             attacks=self.names,
             passes=self.passes,

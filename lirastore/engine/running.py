@@ -31,6 +31,7 @@ from lirastore.engine.planning import (
     readings,
     signals_of,
 )
+from lirastore.engine.progress import Bar
 from lirastore.errors import InputError, LirastoreError, MissingData, name_some
 from lirastore.results import Result
 from lirastore.store.fsio import fsync_dir
@@ -164,7 +165,7 @@ def _up_to_date(result: Result | None, identity: Mapping[str, Any], lira: Path) 
     )
 
 
-def _run_id(identity: Mapping[str, Any], blocks: Sequence[Span], replaces: str | None) -> str:
+def _run_id(identity: Mapping[str, Any], plan: Plan, replaces: str | None) -> str:
     """The same for the same work cut the same way, so that an interrupted run finds its parts again.
 
     A forced run is told apart by the run that it `replaces`, whose files stay as they are until it is done.
@@ -172,7 +173,8 @@ def _run_id(identity: Mapping[str, Any], blocks: Sequence[Span], replaces: str |
     import pyarrow
 
     versions = {"numpy": np.__version__, "pyarrow": pyarrow.__version__}
-    document = {**identity, **versions, "blocks": blocks, "replaces": replaces}
+    cuts = {"blocks": plan.blocks, "period": plan.grid.period, "tile": plan.grid.tile}
+    document = {**identity, **versions, **cuts, "replaces": replaces}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -226,7 +228,7 @@ class _Run:
 
     def _run_id(self, attack: Attack) -> str:
         before = self.current[attack.name] if self.options.force else None
-        return _run_id(self.identities[attack.name], self.plan.blocks, before.run if before else None)
+        return _run_id(self.identities[attack.name], self.plan, before.run if before else None)
 
     def execute(self) -> list[Result]:
         """Computes what is missing of every run, then publishes the documents."""
@@ -236,7 +238,7 @@ class _Run:
         total = sum(self._bytes(self._needed(summaries), self.plan.blocks) for summaries in first)
         total += sum(self._bytes(self._needed(_attacks(missing)), [span]) for span, missing in pending)
         blocks = len(first) * len(self.plan.blocks) + len(pending)
-        with _Bar(self.plan.attacks, total, blocks, self.options) as bar:
+        with Bar(self.plan.attacks, total, blocks, visible=self.options.progress) as bar:
             watch = Watch(bar.advance, bar.finish_block)
             known: dict[str, Any] = {}
             for summaries in first:
@@ -354,39 +356,3 @@ class _Run:
 
 def _attacks(scorings: Iterable[Scoring]) -> list[Attack]:
     return [scoring.attack for scoring in scorings]
-
-
-class _Bar:
-    """Progress in bytes and blocks on stderr, off when that is no terminal; counts the bytes in any case."""
-
-    def __init__(self, attacks: Sequence[str], total: int, blocks: int, options: Options) -> None:
-        from tqdm import tqdm
-
-        self.bytes = 0
-        self._done, self._blocks = 0, blocks
-        self._bar = tqdm(
-            desc=name_some(attacks, 3),
-            total=total,
-            unit="B",
-            unit_scale=True,
-            file=sys.stderr,
-            disable=None if options.progress else True,
-        )
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def advance(self, size: int) -> None:
-        """Counts bytes read; called by the tasks' threads."""
-        with self._bar.get_lock():
-            self.bytes += size
-            self._bar.update(size)
-
-    def finish_block(self) -> None:
-        """Counts a block done, which is long after its bytes were read where many attacks score it."""
-        with self._bar.get_lock():
-            self._done += 1
-            self._bar.set_postfix_str(f"{self._done} of {self._blocks} blocks done")

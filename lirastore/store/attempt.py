@@ -211,7 +211,7 @@ def _owner_document() -> bytes:
         "pid": os.getpid(),
         "namespace": _namespace(),
         "process": _start_time(os.getpid()),
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "library_version": __version__,
     }
     return (json.dumps(owner) + "\n").encode()

@@ -70,7 +70,7 @@ class Commit:
         return cls(
             model=model,
             attempt=attempt,
-            committed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            committed_at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             metadata=dict(metadata),
             keep_mask=keep_mask,
             digest=model_digest(objects),
@@ -115,9 +115,10 @@ def keep_mask_digest(row: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
 
 
 def committed_models(store: LogitStore) -> list[int]:
-    """Models that have a marker, sorted: one directory listing."""
+    """Planned models that have a marker, sorted: one directory listing."""
     matches = (_MARKER.fullmatch(path.name) for path in (store.lira / COMMITS).iterdir())
-    return sorted(int(match[1]) for match in matches if match)
+    models = (int(match[1]) for match in matches if match)
+    return sorted(model for model in models if model < store.info.models)
 
 
 def read_commit(store: LogitStore, model: int) -> Commit:

@@ -77,6 +77,7 @@ _RESERVED = frozenset(
         *LOGITS_DIMS,
         LOGITS,
         SCALED_LOGIT,
+        "heartbeat",  # a file beside the arrays of an attempt
         "membership",
         "member",
         "label",

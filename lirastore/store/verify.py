@@ -48,9 +48,9 @@ class VerifyReport:
             for model in order
             for problem in self.damaged[model]
         ]
+        verdict = "all is well" if self.ok else f"{len(found)} problems"
         checked = f"{self.models} models, {self.objects} objects, {self.bytes} bytes checked"
-        broken = len([model for model in self.damaged if model is not None])
-        return [*found, f"{checked}: {'all is well' if self.ok else f'{broken} models damaged'}"]
+        return [*found, f"{checked}: {verdict}"]
 
     def add(self, model: int | None, problems: list[str]) -> None:
         """Adds what was found; nothing if there are no problems."""

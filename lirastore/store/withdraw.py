@@ -115,7 +115,7 @@ def _put_token(token: Path) -> None:
     """Makes the token appear with its `objects/`, unless it stands: the discard has begun, or is over."""
     fresh = token.with_name(PREPARATION + uuid.uuid4().hex)
     (fresh / DISCARD_OBJECTS).mkdir(parents=True)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     document = {"format": FORMAT, "discarded_at": now, "library_version": __version__}
     write_new(fresh / DISCARD_FILE, (json.dumps(document) + "\n").encode())
     fsync_dir(fresh)

@@ -151,9 +151,13 @@ class _Stage:
         self._labels = store.labels() if LOGITS in store.arrays else None
         self._keep_mask = keep_mask_digest(store.membership([model])[0])
         self._seen = np.zeros(store.info.examples, dtype=np.bool_)
-        self._attempt = Attempt(self._places, model)
-        self._sink = ModelSink(self._attempt.directory, store.arrays, scratch or self._attempt.directory)
         self._conveyor = Conveyor(self._process, limit=limit, name=f"lirastore writer, model {model}")
+        try:
+            self._attempt = Attempt(self._places, model)
+        except BaseException:
+            self._conveyor.abort()
+            raise
+        self._sink = ModelSink(self._attempt.directory, store.arrays, scratch or self._attempt.directory)
 
     # --- in the caller's thread -------------------------------------------------------------------
 

@@ -67,6 +67,16 @@ def test_the_plan_states_what_it_does(store: LogitStore) -> None:
     assert plan.bytes_to_read == 6 * 40_000 * 4 + plan.bytes_reread
 
 
+def test_small_work_is_not_cut_and_large_bytes_are(store: LogitStore, tmp_path: Path) -> None:
+    attack, options = attacks.named("lira_online"), engine.Options(threads=4)
+    assert len(engine.plan(stores.make(tmp_path / "a.lira"), [attack], options).blocks) == 1
+    by_rows = engine.plan(store, [attack], options)
+    assert len(by_rows.blocks) == 4
+    few_rows = stores.make(tmp_path / "b.lira", stores.Shape(models=4, examples=3000, queries=4, classes=400))
+    assert len(engine.plan(few_rows, [attack], options).blocks) == 1
+    assert len(engine.plan(few_rows, [attack], replace(options, source="logits")).blocks) == 3
+
+
 def test_tiles_depend_neither_on_memory_nor_on_threads(store: LogitStore) -> None:
     attack = attacks.named("lira_online")
     ample = engine.plan(store, [attack], engine.Options(threads=1))

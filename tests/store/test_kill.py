@@ -154,7 +154,9 @@ def test_interrupted_at_each_point(path_of, digest, point):
     point, *times = point.split(":kill:")
     assert run(partial(action, path), ":".join([point, "interrupt", *times])) == FAILED
     left = status(open_store(path)).attempts
-    if point in ("claim.linked", "claim.durable"):
+    if point == "write.batch":  # the writing thread gets there, so the interrupt may come at any moment
+        assert {attempt.state for attempt in left} <= {"claimed", "stale"}
+    elif point in ("claim.linked", "claim.durable"):
         assert [attempt.state for attempt in left] == ["claimed"]
     else:
         assert left == []
