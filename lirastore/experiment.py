@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lirastore import store as _store
 from lirastore import subsets
+from lirastore.errors import InputError
 
 if TYPE_CHECKING:
     import duckdb
@@ -239,30 +240,29 @@ def create(
     name: str = "",
     preview: npt.ArrayLike | None = None,
     attackable: npt.ArrayLike | None = None,
-    signals: Sequence[str] = (),
+    signals: Sequence[str | tuple[str, Sequence[str]]] = (),
 ) -> Store:
-    """Plans a store at `path`, atomically; the membership matrix is drawn here, once.
+    """Plans a store at `path`, atomically; who is trained on what is drawn here, once.
 
-    labels (E,) ints in [0, classes); augmentations: their names, or how many; design: `balanced`,
-    `bernoulli` or `carlini` (see `lirastore.subsets`), unless `membership` (M, E) bool is given. With
-    classes=None the store is signal-only: no logits, `scaled_logit` is written directly. preview
-    (E, H, W, channel) uint8: pictures for the report. attackable (E,) bool: which examples may be scored.
-    signals: names of auxiliary arrays that the writer takes beside the logits.
+    design: `balanced`, `bernoulli` or `carlini` (see `subsets`), unless `membership` (M, E) bool is given.
+    classes=None: signal-only, `scaled_logit` is written instead of logits. preview (E, H, W, channel) uint8:
+    pictures for the report. attackable (E,) bool: which examples may be scored. signals: auxiliary arrays
+    that the writer takes beside the logits. For the rest see `lirastore.store.create`.
 
-    Raises StoreExists if anything stands at `path`, InputError for bad values.
+    Raises StoreExists if anything stands at `path`, InputError for values that do not fit.
     """
     import numpy as np
 
     label = np.asarray(labels)
-    plan: dict[str, Any]
     if membership is None:
+        plan = {"scheme": design, "seed": seed, "keep_fraction": keep_fraction}
         drawn = subsets.draw(
             design, models=models, examples=len(label), keep_fraction=keep_fraction, seed=seed
         )
-        plan = {"scheme": design, "seed": seed, "keep_fraction": keep_fraction}
     else:
-        drawn = np.asarray(membership)
-        plan = {"scheme": "given"}
+        plan, drawn = {"scheme": "given"}, np.asarray(membership)
+        if len(drawn) != models:
+            raise InputError(f"membership has {len(drawn)} rows; expected one for each of {models} models")
     return Store(
         _store.create(
             Path(path),
@@ -273,8 +273,8 @@ def create(
             dtype=dtype,
             name=name,
             design=plan,
-            preview=None if preview is None else np.asarray(preview),
-            attackable=None if attackable is None else np.asarray(attackable),
+            preview=preview,
+            attackable=attackable,
             signals=signals,
         )
     )

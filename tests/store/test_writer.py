@@ -556,7 +556,7 @@ def test_memory_is_bounded_whatever_the_model(tmp_path, order):
     assert store.arrays["logits"].example_bytes * examples == 200_000_000
     command = [sys.executable, "-c", MEASURE, str(store.path), order]
     measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert measured < 60_000_000
+    assert measured < 40_000_000
     assert store.committed().tolist() == [0]
 
 
