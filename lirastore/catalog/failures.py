@@ -63,13 +63,15 @@ def translated(store: LogitStore, files: Sequence[Path]) -> Iterator[None]:
     try:
         with located(store, files):
             yield
+    except ResultError:
+        raise
     except duckdb.CatalogException as error:
         raise QueryError(f"{one_line(str(error))} {_what_exists()}") from error
     except duckdb.OutOfMemoryException as error:
         raise MemoryBudgetError(
             f"{one_line(str(error))}. Allow more with `--memory`, or ask for less at once"
         ) from error
-    except (duckdb.Error, pa.ArrowException) as error:
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # a stream's errors come as OSError
         raise QueryError(one_line(str(error))) from error
 
 

@@ -25,6 +25,7 @@ from lirastore import memory as machine
 from lirastore.catalog.connect import define, literal, pattern
 from lirastore.catalog.describe import describe
 from lirastore.catalog.failures import translated
+from lirastore.catalog.worker import Worker
 from lirastore.errors import InputError, MissingDependency, QueryError
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def query(
         _lock(connection, files)
         with translated(store, files):
             relation = connection.sql(_admitted(connection, _expanded(sql)))
-        return QueryResult(store, files, relation, undo.pop_all())
+        worker = Worker(connection)
+        undo.callback(worker.close)
+        return QueryResult(store, files, relation, worker, undo.pop_all())
 
 
 class QueryResult:
@@ -97,11 +100,17 @@ class QueryResult:
     types: tuple[str, ...]
 
     def __init__(
-        self, store: LogitStore, files: Sequence[Path], relation: DuckDBPyRelation, resources: ExitStack
+        self,
+        store: LogitStore,
+        files: Sequence[Path],
+        relation: DuckDBPyRelation,
+        worker: Worker,
+        resources: ExitStack,
     ) -> None:
         self._store = store
         self._files = files
         self._relation: DuckDBPyRelation | None = relation
+        self._run = worker.run
         self._finish = weakref.finalize(self, resources.close)
         self.columns = tuple(relation.columns)
         self.types = tuple(str(kind) for kind in relation.types)
@@ -109,17 +118,19 @@ class QueryResult:
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Arrow record batches of about `rows` rows, computed as they are taken, in bounded memory."""
         with self._reading() as relation:
-            yield from relation.to_arrow_reader(rows)
+            reader = self._run(lambda: relation.to_arrow_reader(rows))
+            while (batch := self._run(lambda: next(reader, None))) is not None:
+                yield batch
 
     def arrow(self) -> pa.Table:
         """Everything as one pyarrow.Table."""
         with self._reading() as relation:
-            return relation.to_arrow_table()
+            return self._run(relation.to_arrow_table)
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Everything as tuples of Python values."""
         with self._reading() as relation:
-            return relation.fetchall()
+            return self._run(relation.fetchall)
 
     def df(self) -> pd.DataFrame:
         """Everything as a pandas.DataFrame. Raises MissingDependency without pandas."""
@@ -128,7 +139,7 @@ class QueryResult:
         except ImportError as error:
             raise MissingDependency("pandas is not installed; pip install pandas, or use .arrow()") from error
         with self._reading() as relation:
-            return relation.df()
+            return self._run(relation.df)
 
     def close(self) -> None:
         """Ends the query, if it is not at its end, and removes its temporary files."""
@@ -196,9 +207,10 @@ def _macros() -> set[str]:
 def _admitted(connection: DuckDBPyConnection, sql: str) -> Statement:
     """The one statement, parsed, if it only reads; the caller runs this object, never the text again."""
     statements = connection.extract_statements(sql)
-    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-        kinds = " and ".join(str(statement.type).rpartition(".")[2] for statement in statements) or "none"
-        raise QueryError(f"expected one SELECT statement, read-only; got {kinds}.{_hint(sql)}")
+    kinds = [_kind(statement) for statement in statements]
+    if kinds != ["SELECT"]:
+        got = " and ".join(kinds) or "none"
+        raise QueryError(f"expected one SELECT statement, read-only; got {got}.{_hint(sql)}")
     (statement,) = statements
     rows = connection.execute("select json_serialize_sql(?::varchar)", [statement.query]).fetchall()
     tree = json.loads(rows[0][0])
@@ -206,6 +218,13 @@ def _admitted(connection: DuckDBPyConnection, sql: str) -> Statement:
         raise QueryError(f"this statement cannot be checked: {tree.get('error_message', 'no reason given')}")
     _check_tree(tree, _macros() | _TABLE_FUNCTIONS)
     return statement
+
+
+def _kind(statement: Statement) -> str:
+    try:
+        return statement.type.name
+    except ValueError:  # a kind that DuckDB's Python package has no name for, such as UPDATE EXTENSIONS
+        return "a statement of another kind"
 
 
 def _hint(sql: str) -> str:

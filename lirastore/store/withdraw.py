@@ -106,7 +106,7 @@ def _withdraw(places: Places, arrays: Sequence[str], model: int, attempt: str) -
             fsync_dir(places.array(name, model).parent)
         reach("discard.array")
     reach("discard.arrays")
-    import shutil; shutil.rmtree(objects)
+    places.throw_away(objects)
     fsync_dir(token)
     reach("discard.finished")
 

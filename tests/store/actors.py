@@ -111,12 +111,23 @@ def check(path: Path) -> list[int]:
 # --- processes ----------------------------------------------------------------------------------------
 
 
+_running: set[int] = set()
+
+
+def end_all() -> None:
+    """Kills what a failed test has left behind, suspended or running."""
+    for pid in list(_running):
+        os.kill(pid, signal.SIGKILL)
+        wait(pid)
+
+
 def start(action: Callable[[], None], fault: str | None = None) -> int:
     """Runs `action` in a process of its own, forked: everything is imported, so it costs milliseconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking beside idle threads of libraries
         pid = os.fork()
     if pid:
+        _running.add(pid)
         return pid
     code = FAILED
     try:
@@ -146,6 +157,7 @@ def _outcome(action: Callable[[], None]) -> int:
 
 def wait(pid: int) -> int:
     """The exit code of a process, or minus the signal that ended it."""
+    _running.discard(pid)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -158,7 +170,9 @@ def start_suspended(action: Callable[[], None], point: str) -> int:
     """Runs `action` up to a fault point and leaves it suspended there."""
     pid = start(action, f"{point}:stop")
     _, status = os.waitpid(pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status), f"{point} was not reached: exit {os.waitstatus_to_exitcode(status)}"
+    if not os.WIFSTOPPED(status):
+        _running.discard(pid)
+        raise AssertionError(f"{point} was not reached: exit {os.waitstatus_to_exitcode(status)}")
     return pid
 
 

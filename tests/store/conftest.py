@@ -3,6 +3,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import actors
 import pytest
 
 
@@ -19,3 +20,9 @@ def fast_path(memory):
     """A directory of the test's own within `memory`."""
     with tempfile.TemporaryDirectory(dir=memory) as path:
         yield Path(path)
+
+
+@pytest.fixture(autouse=True)
+def processes_end_with_their_test():
+    yield
+    actors.end_all()

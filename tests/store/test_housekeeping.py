@@ -7,7 +7,7 @@ import stat
 from datetime import timedelta
 
 import pytest
-from actors import DONE, NOW, check, make_store, run, start_suspended, write
+from actors import DONE, NOW, check, make_store, run, start_suspended, wait, write
 
 from lirastore.store import gc_store, open_store, status
 from lirastore.store.protocol import Places
@@ -80,7 +80,7 @@ def test_a_silent_attempt_of_another_machine_is_stale_after_a_while(store):
     age(store, 101)
     assert states(store) == [(0, "stale")]
     os.kill(pid, 9)
-    os.waitpid(pid, 0)
+    assert wait(pid) == -9
 
 
 def test_attempts_of_a_committed_model_go_whatever_their_heartbeat(store):
