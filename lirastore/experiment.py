@@ -195,11 +195,10 @@ class Store:
         from lirastore import results
 
         found = _store.status(self.logits)
-        current = results.current(self.logits.lira)
-        digest = self.logits.set_digest() if current else ""
+        stale = results.stale(self.logits)
         attacks = [
-            AttackStatus(name, len(result.models), result.set_digest != digest)
-            for name, result in current.items()
+            AttackStatus(name, len(result.models), name in stale)
+            for name, result in results.current(self.logits.lira).items()
         ]
         return Status(found.models, found.committed, found.pending, found.stale_attempts, attacks)
 

@@ -32,13 +32,13 @@ __all__ = [
     "Result",
     "current",
     "find",
-    "is_stale",
     "parse",
     "part_path",
     "publish",
     "remove_old_runs",
     "results_folder",
     "run_folder",
+    "stale",
     "verify_results",
 ]
 
@@ -191,9 +191,11 @@ def _read(path: Path) -> bytes:
         raise ResultError(f"{path} cannot be read ({error}); attack again to replace it") from error
 
 
-def is_stale(result: Result, store: LogitStore) -> bool:
-    """True when the store's committed models (or labels, or membership) are no longer those of the result."""
-    return result.set_digest != store.set_digest()
+def stale(store: LogitStore) -> list[str]:
+    """The attacks, by name, whose results are of other models than those that are committed now."""
+    found = current(store.lira)
+    digest = store.set_digest() if found else ""
+    return [name for name, result in found.items() if result.set_digest != digest]
 
 
 def publish(lira: Path, result: Result) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from lirastore.catalog.connect import connect
 from lirastore.catalog.describe import Definition, describe, write_listing
 from lirastore.catalog.gate import QueryResult, query
-from lirastore.catalog.notices import stale, warnings
+from lirastore.catalog.notices import warnings
 from lirastore.catalog.output import FORMATS, write
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "connect",
     "describe",
     "query",
-    "stale",
     "warnings",
     "write",
     "write_listing",

@@ -56,6 +56,7 @@ def connect(store: LogitStore) -> DuckDBPyConnection:
 def define(connection: DuckDBPyConnection, store: LogitStore) -> list[Path]:
     """Makes tables, functions, views and macros of a store; returns the Parquet files that the views read."""
     found = _checked(store)
+    connection.execute("set enable_progress_bar = false")  # DuckDB draws it on stdout
     connection.execute("create schema stored")
     _load(
         connection,

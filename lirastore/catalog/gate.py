@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pyarrow as pa
 
 from lirastore import memory as machine
 from lirastore.catalog.connect import define, literal, pattern
@@ -30,7 +31,6 @@ from lirastore.errors import InputError, MissingDependency, QueryError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
     from duckdb import DuckDBPyConnection, DuckDBPyRelation, Statement
 
     from lirastore.store import LogitStore
@@ -116,10 +116,15 @@ class QueryResult:
         self.types = tuple(str(kind) for kind in relation.types)
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Arrow record batches of about `rows` rows, computed as they are taken, in bounded memory."""
+        """Arrow record batches of about `rows` rows, computed as they are taken, in bounded memory.
+
+        At least one, so that the types are known: that of an empty answer is empty.
+        """
         with self._reading() as relation:
             reader = self._run(lambda: relation.to_arrow_reader(rows))
-            while (batch := self._run(lambda: next(reader, None))) is not None:
+            batch = self._run(lambda: next(reader, None))
+            yield batch if batch is not None else pa.RecordBatch.from_pylist([], schema=reader.schema)
+            while batch is not None and (batch := self._run(lambda: next(reader, None))) is not None:
                 yield batch
 
     def arrow(self) -> pa.Table:

@@ -13,7 +13,7 @@ from lirastore.catalog.describe import describe
 if TYPE_CHECKING:
     from lirastore.store import LogitStore
 
-__all__ = ["NAMED_FPRS", "stale", "warnings"]
+__all__ = ["NAMED_FPRS", "warnings"]
 
 NAMED_FPRS = (0.1, 0.01, 0.001, 0.0001, 0.00001)  # of the columns of views metrics and metrics_by_model
 
@@ -24,13 +24,6 @@ _NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)"
 _LEVELS = re.compile(
     rf"\b(?:tpr_at_fpr\s*\(|verdict\s*\([^()]*,)\s*(?:fpr\s*:=\s*)?{_NUMBER}\s*\)", re.IGNORECASE
 )
-
-
-def stale(store: LogitStore) -> list[str]:
-    """The attacks whose results were computed from other models than those that are committed now."""
-    found = results.current(store.lira)
-    digest = store.set_digest() if found else ""
-    return [name for name, result in found.items() if result.set_digest != digest]
 
 
 def warnings(store: LogitStore, sql: str) -> list[str]:
@@ -44,7 +37,7 @@ def warnings(store: LogitStore, sql: str) -> list[str]:
 
 
 def _stale_lines(store: LogitStore, quoted: set[str]) -> Iterator[str]:
-    for name in stale(store):
+    for name in results.stale(store):
         if name in quoted or not quoted:
             yield (
                 f"{name} is out of date: models were committed or discarded since it ran; "

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 def _write_table(answer: QueryResult, sink: BinaryIO) -> None:
     terminal = sys.stdout.isatty() and sink is sys.stdout.buffer
     text = _Utf8(sink)
-    write_table(answer, cast(TextIO, text), width=os.get_terminal_size().columns if terminal else None)
+    write_table(answer, cast(TextIO, text), width=shutil.get_terminal_size().columns if terminal else None)
 
 
 class _Utf8:

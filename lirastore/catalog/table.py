@@ -28,9 +28,10 @@ def write_table(
     column, and a cell wider than the terminal is cut; None: one line per row however long.
     """
     rows, total, numeric = _take(answer, most_rows)
-    columns = [
-        _column(name, [row[n] for row in rows], n in numeric, width) for n, name in enumerate(answer.columns)
-    ]
+    columns: list[list[str]] = []
+    for n, name in enumerate(answer.columns):
+        limit = width and (width - len(columns[0][0]) - len(_GAP) if columns else width // 2)
+        columns.append(_column(name, [row[n] for row in rows], n in numeric, limit))
     for number, panel in enumerate(_panels(columns, width)):
         stream.write("\n" if number else "")
         for line in zip(*panel, strict=True):

@@ -11,7 +11,10 @@ __all__ = ["json_value"]
 
 
 def json_value(value: Any) -> Any:
-    """A value of an Arrow column in strict JSON: NaN and infinity are null, bytes are hex, times ISO 8601."""
+    """A value of an Arrow column in strict JSON: NaN and infinity are null, bytes are hex, times ISO 8601.
+
+    A map is a list of pairs, because its keys need not be text.
+    """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

@@ -32,7 +32,7 @@ from lirastore.engine.planning import (
     signals_of,
 )
 from lirastore.engine.progress import Bar
-from lirastore.errors import InputError, LirastoreError, MissingData, name_some
+from lirastore.errors import InputError, LirastoreError, MissingData, ModelNotCommitted, name_some
 from lirastore.results import Result
 from lirastore.store.fsio import fsync_dir
 
@@ -125,6 +125,7 @@ class _Snapshot:
     """The store as it was when the run began; (M,) models, (M, E) member, (E,) labels and attackable."""
 
     models: np.ndarray[Any, Any]
+    digests: Mapping[int, str]
     set_digest: str
     member: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
@@ -137,7 +138,25 @@ class _Snapshot:
             models, digest = again, store.set_digest()
         if not len(models):
             raise MissingData(f"{store.path} has no committed model yet; train or ingest models first")
-        return cls(models, digest, store.membership(models), store.labels(), store.attackable())
+        return cls(
+            models, _digests(store), digest, store.membership(models), store.labels(), store.attackable()
+        )
+
+    def check_unchanged(self, store: LogitStore) -> None:
+        """Raises ModelNotCommitted if a model was withdrawn meanwhile, even if it was written again: some
+        blocks may have been read before and others after. Models that were added do not matter.
+        """
+        now = _digests(store)
+        changed = [model for model in self.models.tolist() if now.get(model) != self.digests.get(model)]
+        if changed:
+            raise ModelNotCommitted(
+                f"models {name_some(changed)} of {store.path} were discarded or written again while the "
+                "attack ran; its results were not published: run it again"
+            )
+
+
+def _digests(store: LogitStore) -> dict[int, str]:
+    return {model: commit.digest for model, commit in store.commits().items()}
 
 
 def _identity(attack: Attack, snapshot: _Snapshot, options: Options) -> dict[str, Any]:
@@ -245,6 +264,7 @@ class _Run:
                 known |= self._summarise(summaries, known, watch)
             self._score(pending, known, watch)
         self.bytes_read = bar.bytes
+        self.snapshot.check_unchanged(self.store)
         return [self._finish(scoring) for scoring in self.scorings]
 
     def _prepare_folders(self) -> None:

@@ -24,9 +24,10 @@ from lirastore.errors import (
     InputError,
     LirastoreError,
     MissingData,
+    ModelNotCommitted,
     ResultError,
 )
-from lirastore.store import LogitStore, create
+from lirastore.store import LogitStore, create, discard
 
 
 @pytest.fixture
@@ -230,13 +231,13 @@ def test_a_lost_part_is_computed_again(store: LogitStore) -> None:
 def test_results_of_other_models_are_stale(tmp_path: Path) -> None:
     shape = stores.Shape(models=8)
     store = stores.make_partly(tmp_path / "a.lira", shape, models=6)
-    (result,) = run(store, "loss")
-    assert not results.is_stale(result, store)
+    run(store, "loss")
+    assert results.stale(store) == []
     stores.fill(store, 6)
-    assert results.is_stale(result, store)
+    assert results.stale(store) == ["loss"]
     (again,) = run(store, "loss")
     assert again.models == (0, 1, 2, 3, 4, 5, 6)
-    assert not results.is_stale(again, store)
+    assert results.stale(store) == []
 
 
 # --- refusals ------------------------------------------------------------------------------------------
@@ -465,3 +466,33 @@ def test_bytes_read_are_those_of_the_plan(store: LogitStore, monkeypatch: pytest
     found = engine.run(store, chosen, engine.Options(threads=2))
     assert {result.bytes_read for result in found} == {plan.bytes_to_read}
     assert plan.bytes_reread > 0
+
+
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_a_model_withdrawn_meanwhile_publishes_nothing(tmp_path: Path, rewritten: bool) -> None:
+    store = stores.make(tmp_path / "s.lira")
+
+    def meddle(block: Block) -> Any:
+        if 3 in store.committed() and block.start == 0:
+            discard(store, [3])
+            if rewritten:
+                stores.fill(store, 3, seed=9)
+        return block.signal()[:, :, 0]
+
+    meddling = Attack(name="meddling", function=meddle)
+    with pytest.raises(ModelNotCommitted, match=r"models 3 of .*run it again"):
+        engine.run(store, [meddling], engine.Options(progress=False))
+    assert results.current(store.lira) == {}
+
+
+def test_a_model_added_meanwhile_is_not_part_of_it(tmp_path: Path) -> None:
+    store = stores.make_partly(tmp_path / "s.lira", stores.Shape(), models=7)
+
+    def add(block: Block) -> Any:
+        if 7 not in store.committed():
+            stores.fill(store, 7)
+        return block.signal()[:, :, 0]
+
+    (result,) = engine.run(store, [Attack(name="adding", function=add)], engine.Options(progress=False))
+    assert result.models == tuple(range(7))
+    assert results.stale(store) == ["adding"]

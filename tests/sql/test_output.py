@@ -23,9 +23,10 @@ from lirastore.errors import InputError, QueryError
 VALUES = """
     select
         1 as i, null::bigint as nothing, 0.1 + 0.2e0 as x, 'nan'::double as n, '-inf'::double as f, true as b,
-        'a,"b"' || chr(10) || 'c' as s, '' as e, '{"k": [1, null]}'::json as j, [1.5, null] as l, {'a': 1} as r,
-        map {'k': 2} as m, 12345678901234567890::hugeint as h, 1.50::decimal(9, 2) as d, '\\x01\\xff'::blob as o,
-        timestamp '2026-01-02 03:04:05' as t, date '2026-01-02' as y, interval 3 day as p, 'z'::enum('y', 'z') as u
+        'a,"b"' || chr(10) || 'c' as s, '' as e, '{"k": [1, null]}'::json as j, [1.5, null] as l,
+        {'a': 1} as r, map {'k': 2} as m, 12345678901234567890::hugeint as h, 1.50::decimal(9, 2) as d,
+        '\\x01\\xff'::blob as o, timestamp '2026-01-02 03:04:05' as t, date '2026-01-02' as y,
+        interval 3 day as p, 'z'::enum('y', 'z') as u
 """
 KINDS = ["table", "csv", "json", "parquet"]
 
@@ -47,8 +48,8 @@ def test_json_is_strict(ask, tmp_path):
     (row,) = json.loads(written(ask, VALUES, tmp_path / "x.json"), parse_constant=refuse)
     assert row == {
         "i": 1, "nothing": None, "x": 0.1 + 0.2, "n": None, "f": None, "b": True, "s": 'a,"b"\nc', "e": "",
-        "j": {"k": [1, None]}, "l": [1.5, None], "r": {"a": 1}, "m": {"k": 2}, "h": 12345678901234567890, "d": 1.5,
-        "o": "01ff", "t": "2026-01-02T03:04:05", "y": "2026-01-02", "p": row["p"], "u": "z",
+        "j": {"k": [1, None]}, "l": [1.5, None], "r": {"a": 1}, "m": [["k", 2]], "h": 12345678901234567890,
+        "d": 1.5, "o": "01ff", "t": "2026-01-02T03:04:05", "y": "2026-01-02", "p": row["p"], "u": "z",
     }  # fmt: skip
     assert json.loads(written(ask, "from scores where false", tmp_path / "x.json")) == []
 
@@ -69,7 +70,7 @@ def test_csv_reads_back(ask, tmp_path):
         "z",
     )
     assert json.loads(got["j"]) == {"k": [1, None]} and json.loads(got["l"]) == [1.5, None]
-    assert json.loads(got["r"]) == {"a": 1} and json.loads(got["m"]) == {"k": 2} and got["o"] == "01ff"
+    assert json.loads(got["r"]) == {"a": 1} and json.loads(got["m"]) == [["k", 2]] and got["o"] == "01ff"
     assert (
         written(ask, "from scores where false", tmp_path / "x.csv") == b"attack,model,example,score,member\n"
     )
@@ -107,7 +108,8 @@ def test_repeated_names(ask, tmp_path):
 def test_table(ask, capsys):
     catalog.write(
         ask(
-            "select model, 1/3 as share, 'x' as name, null as nothing from models where model in (0, 7) order by all"
+            "select model, 1/3 as share, 'x' as name, null as nothing "
+            "from models where model in (0, 7) order by all"
         )
     )
     assert capsys.readouterr().out.splitlines() == [
