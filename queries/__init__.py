@@ -2,5 +2,5 @@
 
 A file is one DuckDB statement over schema `stored`, which `lirastore.catalog` fills from a store. Files whose
 names start with an underscore are building blocks of the others. In a macro every column is qualified
-(`s.attack`), because DuckDB puts the arguments in the place of every unqualified name that equals a parameter.
+(`s.attack`), because DuckDB puts the argument in the place of any bare name that equals a parameter.
 """

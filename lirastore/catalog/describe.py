@@ -106,6 +106,6 @@ def _columns(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _words(statement: str) -> set[str]:
-    """Names that a statement may refer to: after FROM or JOIN, before a parenthesis, or in quotes."""
+    """Names that a statement may refer to: after FROM or JOIN, and building blocks anywhere."""
     code = re.sub(r"--.*", "", statement)
     return set(re.findall(r"\b(?:from|join)\s+(\w+)", code)) | set(re.findall(r"\b(_\w+)\b", code))

@@ -70,7 +70,8 @@ def query(
     take the result in a `with` block or read it to the end. memory: limit in bytes (default: a quarter of the
     machine's); more is spilled to a temporary directory that is removed afterwards.
 
-    Raises QueryError for anything else or a mistake in it, DamagedStore or ResultError for damaged files.
+    Raises QueryError for anything else or a mistake in it, DamagedStore or ResultError for damaged files;
+    reading the result may also raise MemoryBudgetError.
     """
     with ExitStack() as undo:
         folder = Path(tempfile.mkdtemp(prefix="lirastore-query-"))

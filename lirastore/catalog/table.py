@@ -29,9 +29,10 @@ def write_table(
     """
     rows, total, numeric = _take(answer, most_rows)
     columns: list[list[str]] = []
+    limit = width if width is None or len(answer.columns) == 1 else width // 2  # of the first column
     for n, name in enumerate(answer.columns):
-        limit = width and (width - len(columns[0][0]) - len(_GAP) if columns else width // 2)
         columns.append(_column(name, [row[n] for row in rows], n in numeric, limit))
+        limit = width and width - len(columns[0][0]) - len(_GAP)
     for number, panel in enumerate(_panels(columns, width)):
         stream.write("\n" if number else "")
         for line in zip(*panel, strict=True):
