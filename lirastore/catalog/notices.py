@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from lirastore import results
 from lirastore.catalog.connect import connect
 from lirastore.catalog.describe import describe
+from lirastore.errors import name_some
 
 if TYPE_CHECKING:
     from lirastore.store import LogitStore
@@ -25,6 +26,10 @@ _LEVELS = re.compile(
     rf"\b(?:tpr_at_fpr\s*\(|verdict\s*\([^()]*,)\s*(?:fpr\s*:=\s*)?{_NUMBER}\s*\)", re.IGNORECASE
 )
 
+_OF_ATTACK = re.compile(
+    r"\b(?:most_exposed|roc_exact|verdict)\s*\(\s*(?:attack\s*:=\s*)?'([^']*)'", re.IGNORECASE
+)
+
 
 def warnings(store: LogitStore, sql: str) -> list[str]:
     """What to warn of beside the answer to `sql`, one line each; only of attacks that it names, if any."""
@@ -32,8 +37,24 @@ def warnings(store: LogitStore, sql: str) -> list[str]:
     asked = names & ({definition.name for definition in describe()} - _FROM_STORE)
     if not asked:
         return []
-    quoted = set(re.findall(r"'(\w+)'", sql)) & results.current(store.lira).keys()
-    return [*_stale_lines(store, quoted), *_coarse_lines(store, sql, asked, quoted)]
+    ran = results.current(store.lira).keys()
+    quoted = set(re.findall(r"'(\w+)'", sql)) & ran
+    return [
+        *_absent_lines(sql, asked, ran),
+        *_stale_lines(store, quoted),
+        *_coarse_lines(store, sql, asked, quoted),
+    ]
+
+
+def _absent_lines(sql: str, asked: Collection[str], ran: Collection[str]) -> Iterator[str]:
+    """Attacks that the answer needs and that have not run: why it is empty."""
+    wanted = {name for name in _OF_ATTACK.findall(sql) if name not in ran}
+    if "memorization" in asked and "memorization" not in ran:
+        wanted.add("memorization")
+    if wanted or not ran:
+        have = f"the attacks that have run are {name_some(sorted(ran))}" if ran else "no attack has run yet"
+        which = name_some(sorted(wanted)) or "--all"
+        yield f"{have}: `lirastore attack STORE {which}` computes what this asks for"
 
 
 def _stale_lines(store: LogitStore, quoted: set[str]) -> Iterator[str]:

@@ -28,7 +28,17 @@ def about(lines, text):
 def test_nothing_to_say(store, empty):
     for sql in ("models", "from membership where model = 3", "attacks", "select 1"):
         assert catalog.warnings(store, sql) == []
-    assert catalog.warnings(empty, "metrics") == []
+        assert catalog.warnings(empty, sql) == []
+
+
+def test_attacks_that_have_not_run(store, empty):
+    (line,) = catalog.warnings(empty, "metrics")
+    assert line.startswith("no attack has run yet") and "lirastore attack STORE --all" in line
+    for sql in ("from most_exposed('lira_onlin', 3)", "from verdict(attack := 'lira_onlin', fpr := 0.1)"):
+        (line,) = about(catalog.warnings(store, sql), "that have run are fresh, old")
+        assert "lirastore attack STORE lira_onlin`" in line
+    assert about(catalog.warnings(store, "memorization"), "STORE memorization`")
+    assert not about(catalog.warnings(store, "from most_exposed('old', 3)"), "have run")
 
 
 def test_stale_attacks(store):
