@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -127,10 +128,10 @@ def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
     STORE is made if absent. Everything's structure is checked before the first write; an interrupted
     import carries on where it stopped.
     """
-    from lirastore.experiment import ingest as run
+    from lirastore import importers
 
-    store = run(source, path, progress=not quiet, report=lambda done: diagnostics.say(str(done)), **options)
-    click.echo(store.path)
+    diagnostics.say(str(importers.ingest(source, path, progress=not quiet, **options)))
+    click.echo(path)
 
 
 @cli.command()
@@ -142,7 +143,7 @@ def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
 @click.option("--queries", type=click.Choice(["first", "all"]), help="[default: all]")
 @click.option("--variance", type=click.Choice(["example", "global"]), help="[default: example]")
 @click.option("--centre", type=click.Choice(["mean", "median"]), help="[default: mean]")
-@click.option("--name", help="What the new variant is to be called.")
+@click.option("--name", help="What a new variant, or the one attack given, is to be called.")
 @click.option(
     "--preset",
     type=click.Choice(["paper", "carlini-code"]),
@@ -184,12 +185,14 @@ def attack(
     store = _open(path)
     coordinates = {"queries": queries, "variance": variance, "centre": centre}
     chosen: list[Any] = list(names)
-    if everything:
-        chosen += _runnable(store, options["preset"])
-    if signal or test or name or any(coordinates.values()):
+    if signal or test or any(coordinates.values()):
         chosen.append(_variant(name, signal, test, options["preset"], coordinates))
-    if not chosen:
-        raise click.UsageError(_what_can_run(store, options["preset"]))
+    elif name:
+        chosen = [_renamed(names, name, options["preset"])]
+    if everything:
+        chosen += [able for able in _runnable(store, options) if able not in names]
+    if not chosen and not everything:
+        raise click.UsageError(_what_can_run(store, options))
     for done in store.attack(*chosen, progress=not quiet, **options):
         click.echo(f"{done.attack}\t{done.run}")
         for warning in done.warnings:
@@ -211,15 +214,27 @@ def _variant(
     return compose(name, signal=signal, test=test, **given)
 
 
-def _runnable(store: Store, preset: str) -> list[str]:
-    able, skipped = store.attacks(preset=preset)
+def _renamed(names: tuple[str, ...], name: str, preset: str) -> Any:
+    from lirastore.attacks import resolve
+
+    if len(names) != 1:
+        raise click.UsageError(f"--name {name} is for one attack, or for a variant (--signal and --test)")
+    return replace(resolve(names[0], preset=preset), name=name)
+
+
+def _attacks(store: Store, options: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    return store.attacks(**{key: options[key] for key in ("preset", "equal_counts", "skip_unattackable")})
+
+
+def _runnable(store: Store, options: dict[str, Any]) -> list[str]:
+    able, skipped = _attacks(store, options)
     for name, why in skipped.items():
         diagnostics.say(f"skipped {name}: {why}")
     return able
 
 
-def _what_can_run(store: Store, preset: str) -> str:
-    able, skipped = store.attacks(preset=preset)
+def _what_can_run(store: Store, options: dict[str, Any]) -> str:
+    able, skipped = _attacks(store, options)
     lines = ["which attack? This store has the data for: " + ", ".join(able) + "; or --all."]
     lines += [f"Not for {name}: {why}" for name, why in skipped.items()]
     return "\n".join(lines)
@@ -273,8 +288,6 @@ def report(path: Path, output: Path, png: Path | None, svg: Path | None) -> None
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(path: Path, as_json: bool) -> None:
     """What is committed, pending and stale. Writes nothing."""
-    from dataclasses import asdict
-
     from lirastore.errors import name_some
 
     found = _open(path).status()

@@ -9,7 +9,7 @@ store.sql("from tpr_at_fpr(0.001)").df()
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
     from lirastore.attacks import Attack
     from lirastore.catalog import QueryResult
-    from lirastore.importers import IngestReport
     from lirastore.results import Result
 
-Anything = str | PathLike[str]
+StrPath = str | PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,11 @@ class Store:
         """(E,) int64: the class of each example."""
         return self.logits.labels()
 
+    def keep_mask(self, model: int) -> npt.NDArray[Any]:
+        """(E,) bool: the examples that `model` is to train on. Raises UnknownModel."""
+        keep: npt.NDArray[Any] = self.logits.membership([model])[0]
+        return keep
+
     @property
     def membership(self) -> npt.NDArray[Any]:
         """(M, E) bool: which examples each planned model is to train on, committed or not."""
@@ -101,7 +105,7 @@ class Store:
         return self.logits.dataset
 
     def writer(
-        self, model: int, *, metadata: Mapping[str, Any] | None = None, scratch: Anything | None = None
+        self, model: int, *, metadata: Mapping[str, Any] | None = None, scratch: StrPath | None = None
     ) -> _store.ModelWriter:
         """Opens model `model` for writing; leaving the block commits it, an exception leaves nothing visible.
 
@@ -148,12 +152,20 @@ class Store:
         )
         return engine.run(self.logits, [resolve(attack, preset=preset) for attack in attacks], options)
 
-    def attacks(self, *, preset: str = "paper") -> tuple[list[str], dict[str, str]]:
-        """The preset's attacks that this store has the data for, and why each of the others cannot run."""
+    def attacks(
+        self, *, preset: str = "paper", equal_counts: bool = False, skip_unattackable: bool = False
+    ) -> tuple[list[str], dict[str, str]]:
+        """The preset's attacks that this store has the data for, and why each of the others cannot run.
+
+        The options are those that `attack` would be called with.
+        """
         from lirastore import engine
         from lirastore.attacks import presets
 
-        able, refused = engine.feasible(self.logits, presets.attacks(preset).values())
+        options = engine.Options(
+            preset=preset, equal_counts=equal_counts, skip_unattackable=skip_unattackable
+        )
+        able, refused = engine.feasible(self.logits, presets.attacks(preset).values(), options)
         return [attack.name for attack in able], {name: str(why) for name, why in refused.items()}
 
     def sql(self, sql: str, *, memory: int | None = None, threads: int | None = None) -> QueryResult:
@@ -171,7 +183,7 @@ class Store:
 
         return catalog.connect(self.logits)
 
-    def report(self, output: Anything, *, png: Anything | None = None, svg: Anything | None = None) -> Path:
+    def report(self, output: StrPath, *, png: StrPath | None = None, svg: StrPath | None = None) -> Path:
         """Writes the self-contained HTML report (and the ROC alone as PNG or SVG); returns its path."""
         from lirastore.report import write_report
 
@@ -183,7 +195,7 @@ class Store:
         )
         return Path(output)
 
-    def export(self, file: Anything) -> Path:
+    def export(self, file: StrPath) -> Path:
         """Writes the committed models as one `.npz`, the exchange form that `ingest` reads."""
         from lirastore import importers
 
@@ -219,13 +231,13 @@ class Store:
         _store.discard(self.logits, list(models))
 
 
-def open(path: Anything) -> Store:
+def open(path: StrPath) -> Store:
     """Opens the store at `path`. Raises NotAStore, or FormatVersionError if a newer lirastore wrote it."""
     return Store(_store.open_store(Path(path)))
 
 
 def create(
-    path: Anything,
+    path: StrPath,
     *,
     labels: npt.ArrayLike,
     classes: int | None,
@@ -260,8 +272,8 @@ def create(
         )
     else:
         plan, drawn = {"scheme": "given"}, np.asarray(membership)
-        if len(drawn) != models:
-            raise InputError(f"membership has {len(drawn)} rows; expected one for each of {models} models")
+        if drawn.shape[:1] != (models,):
+            raise InputError(f"membership has shape {drawn.shape}; expected ({models}, {label.size}), (M, E)")
     return Store(
         _store.create(
             Path(path),
@@ -280,33 +292,23 @@ def create(
 
 
 def ingest(
-    source: Anything,
-    path: Anything,
+    path: StrPath,
+    source: StrPath,
     *,
     format: str = "auto",
     allow_missing: bool = False,
     epoch: int | None = None,
     dtype: str | None = None,
     progress: bool = True,
-    report: Callable[[IngestReport], None] | None = None,
 ) -> Store:
-    """Imports somebody else's outputs into the store at `path`, made if absent; resumable.
+    """Imports somebody else's outputs at `source` into the store at `path`, made if absent; resumable.
 
-    For `format`, `epoch` and `dtype` see `lirastore.importers.ingest`. The structure of everything is checked
-    before the first write; `report` is called with what was imported. Raises SourceError naming file and
-    expectation.
+    The structure of everything is checked before the first write. For the options, and for a report of what
+    was imported, see `lirastore.importers.ingest`. Raises SourceError naming file and expectation.
     """
     from lirastore import importers
 
-    done = importers.ingest(
-        Path(source),
-        Path(path),
-        format=format,
-        allow_missing=allow_missing,
-        epoch=epoch,
-        dtype=dtype,
-        progress=progress,
+    importers.ingest(
+        source, path, format=format, allow_missing=allow_missing, epoch=epoch, dtype=dtype, progress=progress
     )
-    if report is not None:
-        report(done)
     return open(path)

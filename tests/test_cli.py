@@ -44,7 +44,7 @@ def fill(store: lirastore.Store, models: range) -> None:
     rng = np.random.default_rng(0)
     for model in range(store.info.models):
         logits = rng.normal(size=(EXAMPLES, 2, CLASSES)).astype(np.float32)
-        logits[np.arange(EXAMPLES), :, store.labels] += 2 * store.membership[model][:, None]
+        logits[np.arange(EXAMPLES), :, store.labels] += 2 * store.keep_mask(model)[:, None]
         if model in models:
             with store.writer(model, metadata={"train_accuracy": 0.9}) as writer:
                 writer.write(logits, examples=slice(0, EXAMPLES))

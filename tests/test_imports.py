@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,16 @@ HEAVY = {
     "zarr",
 }
 ANALYSIS = HEAVY - {"numpy", "torch", "zarr"}
+
+BLOCK = """
+import importlib.abc, importlib.util, sys
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {blocked}: raise ImportError('blocked: ' + name)
+sys.meta_path.insert(0, Block())
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in {blocked} else find_spec(name, *rest)
+"""
 
 
 def python(code: str, *argv: str) -> str:
@@ -43,19 +55,50 @@ def test_help_imports_nothing_heavy(argv: list[str]) -> None:
     assert not HEAVY & set(loaded.rpartition("LOADED")[2].split())
 
 
-def test_training_job_writes_without_analysis_packages(tmp_path: object) -> None:
+def test_training_job_writes_without_analysis_packages(tmp_path: Path) -> None:
     python(
-        "import importlib.abc, sys\n"
-        f"blocked = {ANALYSIS!r}\n"
-        "class Block(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in blocked: raise ImportError(f'blocked: {name}')\n"
-        "sys.meta_path.insert(0, Block())\n"
+        f"{BLOCK.format(blocked=ANALYSIS)}\n"
         "import numpy as np, lirastore\n"
         "store = lirastore.create(sys.argv[1] + '/a.lira', labels=np.arange(12) % 3, classes=3, models=2,"
         " augmentations=['identity'])\n"
         "with store.writer(model=1) as w:\n"
         "    w.write(np.ones((12, 1, 3), 'f4'), examples=slice(0, 12))\n"
         "assert lirastore.open(store.path).committed().tolist() == [1]\n",
+        str(tmp_path),
+    )
+
+
+def test_pipelines_use_the_public_api_only() -> None:
+    for file in (Path(__file__).parent.parent / "pipelines").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "."]
+            private = [name for name in names if name.startswith(("lirastore.", "."))]
+            assert set(private) <= {"lirastore.errors"}, f"{file.name}:{node.lineno}"
+
+
+def test_an_auditor_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
+    """init, write, attack, query, verify and export with only the core's packages; the others are named."""
+    blocked = {"matplotlib", "pandas", "sklearn", "torch", "torchvision"}
+    python(
+        f"{BLOCK.format(blocked=blocked)}\n"
+        "import numpy as np, lirastore\n"
+        "from click.testing import CliRunner\n"
+        "from lirastore.cli import cli\n"
+        "from lirastore.errors import MissingDependency\n"
+        "path = sys.argv[1] + '/a.lira'\n"
+        "store = lirastore.create(path, labels=np.arange(12) % 3, classes=3, models=6, augmentations=1)\n"
+        "for m in range(6):\n"
+        "    with store.writer(m) as w:\n"
+        "        w.write(np.random.default_rng(m).normal(size=(12, 3)).astype('f4'), examples=slice(0, 12))\n"
+        "for command in (['attack', path, 'lira_online', 'loss'], ['query', path, 'metrics'],\n"
+        "                ['verify', path],\n"
+        "                ['export', path, path + '.npz'], ['ingest', path + '2', path + '.npz']):\n"
+        "    done = CliRunner().invoke(cli, command, catch_exceptions=False)\n"
+        "    assert done.exit_code == 0, (command, done.output)\n"
+        "for command in (['report', path, '-o', path + '.html'], ['demo', sys.argv[1] + '/demo']):\n"
+        "    error = CliRunner().invoke(cli, command).exception\n"
+        "    assert isinstance(error, MissingDependency) and 'pip install' in str(error), error\n",
         str(tmp_path),
     )

@@ -1,10 +1,10 @@
-"""The wheel alone is enough: built from the checkout, installed aside, run from elsewhere."""
+"""The wheel alone is enough: built from the checkout, installed in a new environment, run from elsewhere."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -12,57 +12,68 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.xdist_group("wheel")
+
+
+def tracked_files() -> list[str]:
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    return subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")[
+        :-1
+    ]
+
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the unpacked wheel, put before everything else on the path."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     source = out / "source"
-    tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    for name in tracked:
+    for name in tracked_files():
         if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source],
-        check=True,
-        capture_output=True,
-        timeout=200,
-    )
-    (wheel,) = out.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(out / "site")
-    return out / "site"
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    subprocess.run(build, check=True, capture_output=True, timeout=200)
+    (built,) = out.glob("*.whl")
+    return built
 
 
-def run(site: Path, cwd: Path, *argv: str) -> str:
-    env = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(
-        [sys.executable, *argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=200
-    )
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of a new virtual environment that holds the wheel.
+
+    It borrows the dependencies of this one by a plain path, which leaves out the checkout: an editable
+    installation works through a .pth file, and those of a borrowed folder are not read.
+    """
+    home = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True, timeout=100)
+    install = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--no-deps"]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True, timeout=100)
+    (site,) = home.glob("lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return home / "bin"
+
+
+def run(cwd: Path, *argv: str | Path) -> str:
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_wheel_holds_no_stray_top_level_packages(site: Path) -> None:
-    assert {path.name.split("-")[0] for path in site.iterdir()} == {"lirastore"}
+def test_no_stray_top_level_packages(wheel: Path) -> None:
+    tops = {name.split("/")[0].split("-")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert tops == {"lirastore"}
 
 
-def test_sql_and_pipelines_are_found_in_the_wheel(site: Path, tmp_path: Path) -> None:
-    code = "import lirastore, lirastore.pipelines.digits as p; print(lirastore.__file__, p.__file__)"
-    for file in run(site, tmp_path, "-c", code).split():
-        assert file.startswith(str(site)), file
-
-
-def test_demo_runs_from_the_wheel(site: Path, tmp_path: Path) -> None:
-    table = run(site, tmp_path, "-m", "lirastore", "demo", "out", "--models", "8")
-    assert "lira_online" in table
-    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
-    assert "tpr_at_0_1pct" in run(
-        site, tmp_path, "-m", "lirastore", "query", "out/digits.lira", "metrics", "--format", "csv"
+def test_sql_and_pipelines_come_from_the_wheel(environment: Path, tmp_path: Path) -> None:
+    code = (
+        "import lirastore, lirastore.queries, lirastore.pipelines as p; print(lirastore.__file__, p.__file__)"
     )
+    for file in run(tmp_path, environment / "python", "-c", code).split():
+        assert file.startswith(str(environment.parent)), file
+
+
+def test_demo_runs_from_the_wheel(environment: Path, tmp_path: Path) -> None:
+    lirastore = environment / "lirastore"
+    assert "lira_online" in run(tmp_path, lirastore, "demo", "out", "--models", "8")
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+    metrics = run(tmp_path, lirastore, "query", "out/digits.lira", "metrics", "--format", "csv")
+    assert "tpr_at_0_1pct" in metrics.splitlines()[0]
