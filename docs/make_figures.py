@@ -1,6 +1,6 @@
-"""Draws the figures of the README anew, from the demo's own store: python docs/make_figures.py [DEMO_DIR]
+"""Draws the figures of the README anew: python docs/make_figures.py STORE FOLDER
 
-Without DEMO_DIR the demo is run in a temporary folder, which takes about half a minute.
+STORE: an attacked store, such as the demo's (demo/digits.lira); it is only read. FOLDER: where roc.svg goes.
 """
 
 from __future__ import annotations
@@ -10,20 +10,15 @@ import tempfile
 from pathlib import Path
 
 import lirastore
-from lirastore import demo
-
-DOCS = Path(__file__).parent
 
 
-def main(directory: Path) -> None:
-    """Runs the demo in `directory`, or takes up the one that is there; writes docs/roc.svg."""
-    demo.run(directory)
-    lirastore.open(directory / "digits.lira").report(directory / "report.html", svg=DOCS / "roc.svg")
+def main(store: Path, folder: Path) -> None:
+    """Writes `folder`/roc.svg."""
+    with tempfile.TemporaryDirectory() as aside:
+        lirastore.open(store).report(Path(aside, "report.html"), svg=folder / "roc.svg")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            main(Path(folder))
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from lirastore import __version__, diagnostics
+from lirastore.errors import name_some
 from lirastore.parameters import BYTES, HOURS, MODELS, NAMES
 
 if TYPE_CHECKING:
@@ -97,8 +99,9 @@ def init(path: Path, labels: Path, preview: Path | None, **plan: Any) -> None:
     from lirastore.experiment import create
     from lirastore.importers.npyfile import open_npy
 
-    pictures = None if preview is None else open_npy(preview).load()
-    store = create(path, labels=open_npy(labels).load(), preview=pictures, **plan)
+    label = open_npy(labels).load()
+    with nullcontext() if preview is None else open_npy(preview).slices() as pictures:
+        store = create(path, labels=label, preview=pictures, **plan)
     click.echo(store.path)
 
 
@@ -138,7 +141,9 @@ def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
 @store_argument
 @click.argument("names", metavar="[NAME | FILE.py:FUNCTION]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every named attack that the store has the data for.")
-@click.option("--signal", help="A new variant: scaled_logit, loss, … (with --test and --name)")
+@click.option(
+    "--signal", help="A new variant: scaled_logit, loss, hinge, confidence, … (with --test and --name)"
+)
 @click.option("--test", help="global, out-mean, in-out-mean, out-rank, gaussian-out or gaussian-in-out")
 @click.option("--queries", type=click.Choice(["first", "all"]), help="[default: all]")
 @click.option("--variance", type=click.Choice(["example", "global"]), help="[default: example]")
@@ -193,10 +198,13 @@ def attack(
         chosen += [able for able in _runnable(store, options) if able not in names]
     if not chosen and not everything:
         raise click.UsageError(_what_can_run(store, options))
+    warned: dict[str, list[str]] = {}
     for done in store.attack(*chosen, progress=not quiet, **options):
         click.echo(f"{done.attack}\t{done.run}")
         for warning in done.warnings:
-            diagnostics.warn(f"{done.attack}: {warning}")
+            warned.setdefault(warning, []).append(done.attack)
+    for warning, attacks in warned.items():
+        diagnostics.warn(f"{name_some(attacks)}: {warning}")
 
 
 def _variant(
@@ -211,7 +219,7 @@ def _variant(
             f"--preset {preset} is for named attacks; a new variant states its own numerics"
         )
     given: dict[str, Any] = {key: value for key, value in coordinates.items() if value}
-    return compose(name, signal=signal, test=test, **given)
+    return compose(_free(name), signal=signal, test=test, **given)
 
 
 def _renamed(names: tuple[str, ...], name: str, preset: str) -> Any:
@@ -219,7 +227,16 @@ def _renamed(names: tuple[str, ...], name: str, preset: str) -> Any:
 
     if len(names) != 1:
         raise click.UsageError(f"--name {name} is for one attack, or for a variant (--signal and --test)")
-    return replace(resolve(names[0], preset=preset), name=name)
+    return replace(resolve(names[0], preset=preset), name=_free(name))
+
+
+def _free(name: str) -> str:
+    """A name that is no built-in attack's: its results would pass for that attack's."""
+    from lirastore.attacks import registered
+
+    if name in registered():
+        raise click.UsageError(f"--name {name} is a named attack; choose another name for the variant")
+    return name
 
 
 def _attacks(store: Store, options: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
@@ -228,8 +245,8 @@ def _attacks(store: Store, options: dict[str, Any]) -> tuple[list[str], dict[str
 
 def _runnable(store: Store, options: dict[str, Any]) -> list[str]:
     able, skipped = _attacks(store, options)
-    for name, why in skipped.items():
-        diagnostics.say(f"skipped {name}: {why}")
+    for why in dict.fromkeys(skipped.values()):
+        diagnostics.say(f"skipped {name_some([name for name in skipped if skipped[name] == why])}: {why}")
     return able
 
 
@@ -265,11 +282,13 @@ def query(path: Path, sql: str | None, form: str | None, output: Path | None, **
 
     store = _open(path)
     if sql is None:
+        if output is not None or form is not None:
+            raise click.UsageError("-o and --format need a NAME or SQL")
         catalog.write_listing(sys.stdout)
         return
     with store.sql(sql, **limits) as answer:
         catalog.write(answer, form=form, output=output)
-    for warning in catalog.warnings(store.logits, sql):
+    for warning in answer.warnings:
         diagnostics.warn(warning)
 
 
@@ -278,9 +297,11 @@ def query(path: Path, sql: str | None, form: str | None, output: Path | None, **
 @click.option("-o", "--output", type=FILE, required=True, help="The HTML file.")
 @click.option("--png", type=FILE, help="Also the ROC alone, 300 dpi.")
 @click.option("--svg", type=FILE, help="Also the ROC alone, as vectors.")
-def report(path: Path, output: Path, png: Path | None, svg: Path | None) -> None:
+@memory_option
+@threads_option
+def report(path: Path, output: Path, **options: Any) -> None:
     """Write one self-contained HTML file: ROC, metrics, most exposed examples."""
-    click.echo(_open(path).report(output, png=png, svg=svg))
+    click.echo(_open(path).report(output, **options))
 
 
 @cli.command()
@@ -288,8 +309,6 @@ def report(path: Path, output: Path, png: Path | None, svg: Path | None) -> None
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(path: Path, as_json: bool) -> None:
     """What is committed, pending and stale. Writes nothing."""
-    from lirastore.errors import name_some
-
     found = _open(path).status()
     if as_json:
         click.echo(json.dumps(asdict(found)))
@@ -298,7 +317,9 @@ def status(path: Path, as_json: bool) -> None:
     if found.pending:
         click.echo(f"pending    {name_some(found.pending)}")
     if found.stale_attempts:
-        click.echo(f"attempts   {found.stale_attempts} stale (lirastore gc removes them)")
+        click.echo(
+            f"attempts   {found.stale_attempts} stale (lirastore gc removes those silent for 24 hours)"
+        )
     for ran in found.attacks:
         stale = "   stale: models came or went since" if ran.stale else ""
         click.echo(f"attack     {ran.name} ({ran.models} models){stale}")
@@ -360,7 +381,7 @@ def export(path: Path, file: Path) -> None:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def demo(directory: Path, **options: Any) -> None:
-    """The whole way on real handwritten digits, in about a minute.
+    """The whole way on real handwritten digits, within a minute.
 
     Trains shadow models on scikit-learn's 1,797 digits, 10% of them with labels made random, streams their
     logits into DIR/digits.lira, attacks them, prints the metrics and writes DIR/report.html.

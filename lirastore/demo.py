@@ -28,8 +28,12 @@ ATTACKS = (
 )
 
 METRICS = """
-    select attack, auc, balanced_accuracy, tpr_at_1pct, tpr_at_0_1pct,
-           tpr_at_0_1pct_lo as "95% from", tpr_at_0_1pct_hi as "to"
+    select attack,
+           round(auc, 3) as auc,
+           printf('%.1f%%', 100 * balanced_accuracy) as balanced_accuracy,
+           printf('%.2f%%', 100 * tpr_at_1pct) as "TPR at 1% FPR",
+           printf('%.2f%%', 100 * tpr_at_0_1pct) as "at 0.1% FPR",
+           printf('%.2f to %.2f%%', 100 * tpr_at_0_1pct_lo, 100 * tpr_at_0_1pct_hi) as "95% interval"
     from metrics order by tpr_at_0_1pct desc, attack
 """
 

@@ -5,6 +5,7 @@ stdout is data; all this goes to stderr.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -60,13 +61,32 @@ def run(command: Callable[..., Any]) -> NoReturn:
     except BrokenPipeError:  # `lirastore query … | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = DONE
-    except (LirastoreError, OSError) as failure:
+    except LirastoreError as failure:
         say(f"error: {failure}")
+        code = FAILED
+    except OSError as failure:
+        say(f"error: {_explain(failure)}")
         code = FAILED
     except MemoryError:
         say("error: out of memory; give a smaller --memory")
         code = FAILED
     sys.exit(code or DONE)
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and run the command again",
+    errno.EDQUOT: "free some of the quota and run the command again",
+    errno.EACCES: "this needs write permission there",
+    errno.EROFS: "this needs a place that can be written",
+    errno.ENOENT: "check the path; folders are not made on the way",
+}
+
+
+def _explain(failure: OSError) -> str:
+    """What the operating system said, of what, and what to do; committed models are kept in any case."""
+    where = f"{failure.filename}: " if failure.filename else ""
+    remedy = _REMEDIES.get(failure.errno or 0, "nothing that was committed is lost")
+    return f"{where}{failure.strerror or failure}; {remedy}"
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:

@@ -82,6 +82,11 @@ class Store:
         """The committed models' ids, sorted, (K,) int64; read from the commit markers at each call."""
         return self.logits.committed()
 
+    def pending(self) -> list[int]:
+        """The planned models that are not committed yet, ascending: what a training job has left to do."""
+        committed = set(self.committed().tolist())
+        return [model for model in range(self.info.models) if model not in committed]
+
     @property
     def labels(self) -> npt.NDArray[Any]:
         """(E,) int64: the class of each example."""
@@ -183,16 +188,19 @@ class Store:
 
         return catalog.connect(self.logits)
 
-    def report(self, output: StrPath, *, png: StrPath | None = None, svg: StrPath | None = None) -> Path:
+    def report(
+        self,
+        output: StrPath,
+        *,
+        png: StrPath | None = None,
+        svg: StrPath | None = None,
+        memory: int | None = None,
+        threads: int | None = None,
+    ) -> Path:
         """Writes the self-contained HTML report (and the ROC alone as PNG or SVG); returns its path."""
         from lirastore.report import write_report
 
-        write_report(
-            self.logits,
-            Path(output),
-            png=None if png is None else Path(png),
-            svg=None if svg is None else Path(svg),
-        )
+        write_report(self.logits, output, png=png, svg=svg, memory=memory, threads=threads)
         return Path(output)
 
     def export(self, file: StrPath) -> Path:
@@ -249,7 +257,7 @@ def create(
     membership: npt.ArrayLike | None = None,
     dtype: str = "float32",
     name: str = "",
-    preview: npt.ArrayLike | None = None,
+    preview: npt.ArrayLike | _store.Sliced | None = None,
     attackable: npt.ArrayLike | None = None,
     signals: Sequence[str | tuple[str, Sequence[str]]] = (),
 ) -> Store:

@@ -89,7 +89,9 @@ class Names(click.ParamType[int | list[str]]):
         if isinstance(value, int | list):
             return value
         text = str(value).strip()
-        if text.isdigit():
+        if re.fullmatch(r"-?\d+", text):
+            if int(text) < 1:
+                self.fail(f"{text} is too few; expected at least 1, or names", param, ctx)
             return int(text)
         # a comma inside parentheses belongs to the name: shift(+1,0)
         return [name.strip() for name in re.split(r",(?![^(]*\))", text)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lirastore.errors import FormatVersionError, ResultError
-from lirastore.store.fsio import clock, move, remove_tree, write_atomic
+from lirastore.store.fsio import clock, entries, move, remove_tree, write_atomic
 
 if TYPE_CHECKING:
     from lirastore.store import LogitStore
@@ -45,6 +46,9 @@ __all__ = [
 RESULTS_FORMAT = 1
 
 _TRASH = ".trash-"
+
+# A run that is being written is touched every 30 seconds. One that has been silent for this long is dead.
+RUN_SECONDS = 600.0
 
 Kind = Literal["scores", "examples"]
 
@@ -221,25 +225,27 @@ def _touch(folder: Path) -> None:
 
 
 def remove_old_runs(lira: Path, older_than: float = 24 * 3600.0) -> list[str]:
-    """Deletes runs that no current document names and that nothing has touched for `older_than` seconds.
+    """Deletes runs that no current document names and that nothing has touched for `older_than` seconds, and
+    for ten minutes at least: a run being written is touched all the time, so it is younger than that.
 
-    A run being written, or interrupted lately and to be resumed, is younger than that, for every part that
-    lands touches its folder. Remains of killed writers in the kept runs go at the same age. A run is renamed
-    before it is deleted: a deletion that is killed leaves trash, for the next call, and never half a run.
-    Returns the deleted runs, relative to `results/`.
+    Remains of killed writers in the kept runs go at the same age. A run is renamed before it is deleted: a
+    deletion that is killed leaves trash, for the next call, and never half a run. Returns the deleted runs,
+    relative to `results/`.
     """
     folder = results_folder(lira)
     kept = {run_folder(result.kind, result.attack, result.run) for result in current(lira).values()}
     runs = _runs(folder)
-    limit = clock(folder) - older_than if runs else 0.0
+    limit = clock(folder) - max(RUN_SECONDS, older_than) if runs else 0.0
     removed = []
     for run in runs:
         name = run.relative_to(folder).as_posix()
         if run.name.startswith(_TRASH):
             remove_tree(run)
+        elif _last_touched(run) >= limit:
+            continue
         elif name in kept:
-            _remove_remains(run, limit)
-        elif _last_touched(run) < limit:
+            _remove_remains(run)
+        else:
             trash = run.with_name(f"{_TRASH}{uuid.uuid4().hex}")
             if move(run, trash):
                 remove_tree(trash)
@@ -248,17 +254,25 @@ def remove_old_runs(lira: Path, older_than: float = 24 * 3600.0) -> list[str]:
 
 
 def _runs(folder: Path) -> list[Path]:
-    kinds = ("scores", "examples")
-    return sorted(path for kind in kinds for path in folder.glob(f"{kind}/*/*") if path.is_dir())
+    attacks = [attack for kind in ("scores", "examples") for attack in entries(folder / kind)]
+    return [run for attack in attacks for run in entries(attack) if run.is_dir()]
 
 
 def _last_touched(run: Path) -> float:
-    return max(path.stat().st_mtime for path in (run, *run.iterdir()))
+    """The folder last: what vanishes from it while this looks on changes the folder's own time."""
+    return max(map(_mtime, (*entries(run), run)))
 
 
-def _remove_remains(run: Path, limit: float) -> None:
-    for path in run.glob(".*.partial"):
-        if path.stat().st_mtime < limit:
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # published under its name, or removed, this moment
+        return 0.0
+
+
+def _remove_remains(run: Path) -> None:
+    for path in entries(run):
+        if path.name.startswith(".") and path.suffix == ".partial":
             path.unlink(missing_ok=True)
 
 
@@ -268,7 +282,8 @@ def _remove_remains(run: Path, limit: float) -> None:
 def verify_results(lira: Path) -> list[str]:
     """Checks size and sha256 of every file that a current document names.
 
-    Returns what is wrong, one line each, starting with the path relative to `results/`; empty: all is well.
+    Returns what is wrong and the remedy, one line each, starting with the path relative to `results/`; empty:
+    all is well.
     """
     folder = results_folder(lira) / "current"
     documents = sorted(folder.glob("*.json")) if folder.is_dir() else []
@@ -284,7 +299,17 @@ def _verify_document(lira: Path, path: Path) -> Iterator[str]:
     for part, expected in result.objects.items():
         problem = _verify_part(results_folder(lira) / part, expected)
         if problem:
-            yield f"{part}: {problem}"
+            yield f"{part}: {problem}; compute it again: {_remedy(lira, result)}"
+
+
+def _remedy(lira: Path, result: Result) -> str:
+    """The command that replaces a result by the same, computed anew."""
+    options = [] if result.preset == "paper" else ["--preset", result.preset]
+    if result.equal_counts:
+        options += ["--equal-counts", "--seed", str(result.seed)]
+    if result.options.get("skip_unattackable"):
+        options.append("--skip-unattackable")
+    return shlex.join(["lirastore", "attack", str(lira.parent), result.attack, *options, "--force"])
 
 
 def _verify_part(file: Path, expected: PartObject) -> str | None:

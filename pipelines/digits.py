@@ -22,7 +22,8 @@ import contextlib
 import hashlib
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,9 +175,22 @@ def train(
         epochs=epochs,
         progress=progress,
     )
-    parameters = fit(job)
+    with _one_thread():
+        parameters = fit(job)
     _write(store, job, parameters, label_noise=float(wrong.mean()))
     return todo
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """More threads gain these small products little on an idle machine and cost much on a busy one, where
+    each product waits for the slowest of them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _uncommitted(store: lirastore.Store, models: Iterable[int] | None) -> list[int]:
@@ -187,8 +201,7 @@ def _uncommitted(store: lirastore.Store, models: Iterable[int] | None) -> list[i
         raise UnknownModel(
             f"no such models: {name_some(unknown)}; {store.path} plans models 0 to {planned[-1]}"
         )
-    committed = set(store.committed().tolist())
-    return sorted(set(wanted) - committed)
+    return sorted(set(wanted) & set(store.pending()))
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,41 @@
--- Every score as a threshold of its attack, pooled over the targets: calling a member who scores at least as much.
+-- Every score as a threshold of its attack: calling a member who scores at least as much.
+--
+-- by_model: whether each target is counted by itself, or all of an attack's targets together.
 --
 --   attack      name of the attack
---   model       NULL: all targets together
+--   model       the target; NULL: all targets together
 --   score       the threshold
 --   member      whether the one who has this score is a member
 --   tp, fp      members and non-members whose score is at least the threshold
---   members     how many there are of the attack
+--   members     how many there are of the attack, or of the target
 --   nonmembers  likewise
 --   tpr, fpr    tp / members and fp / nonmembers. The quotient is compared with an FPR, never fp with FPR × nonmembers,
 --               because a quotient of integers that equals a decimal fraction rounds to the same double
-create view _curve as
+create macro _curve(by_model) as table
 with totals as (
     select
         s.attack,
+        if(by_model, s.model, null) as model,
         count(case when s.member then 1 end) as members,
         count(case when not s.member then 1 end) as nonmembers
     from scores as s
-    group by s.attack
+    group by s.attack, if(by_model, s.model, null)
 ),
 steps as (
     -- The frame of a window with ORDER BY ends with the last peer, so those who tie make one step.
     select
         s.attack,
+        if(by_model, s.model, null) as model,
         s.score,
         s.member,
         count(case when s.member then 1 end) over above as tp,
         count(*) over above as called
     from scores as s
-    window above as (partition by s.attack order by s.score desc)
+    window above as (partition by s.attack, if(by_model, s.model, null) order by s.score desc)
 )
 select
     p.attack,
-    null::bigint as model,
+    p.model,
     p.score,
     p.member,
     p.tp,
@@ -41,4 +45,4 @@ select
     p.tp / nullif(t.members, 0) as tpr,
     (p.called - p.tp) / nullif(t.nonmembers, 0) as fpr
 from steps as p
-join totals as t on t.attack = p.attack;
+join totals as t on t.attack = p.attack and t.model is not distinct from p.model;

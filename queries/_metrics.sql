@@ -1,24 +1,24 @@
--- The metrics of each (attack, model) of a curve, which is given by name: '_curve' or '_curve_by_model'.
+-- The metrics of each (attack, model) of some points, which are given by name: '_pooled' or '_by_target'.
 --
 -- With tp and fp counted inclusive of ties, the non-members' tp sum to the pairs in which the member scores at least
 -- as much as the non-member, and the members' fp to the pairs in which it scores at most as much: AUC with mid-ranks.
-create macro _metrics(curve) as table
+create macro _metrics(points) as table
 with best as (
     select
-        c.attack,
-        c.model,
-        c.members,
-        c.nonmembers,
-        0.5 + sum(if(c.member, -c.fp, c.tp)) / nullif(2.0 * c.members * c.nonmembers, 0) as auc,
-        max(c.tpr + 1 - c.fpr) / 2 as balanced_accuracy,
-        _most(max(c.tp) filter (c.fpr <= 0.1), c.nonmembers) as tp_10pct,
-        _most(max(c.tp) filter (c.fpr <= 0.01), c.nonmembers) as tp_1pct,
-        _most(max(c.tp) filter (c.fpr <= 0.001), c.nonmembers) as tp_0_1pct,
-        _most(max(c.tp) filter (c.fpr <= 0.0001), c.nonmembers) as tp_0_01pct,
-        _most(max(c.tp) filter (c.fpr <= 0.00001), c.nonmembers) as tp_0_001pct,
-        _most(max(c.tp) filter (c.fp = 0), c.nonmembers) as tp_0fp
-    from query_table(curve) as c
-    group by c.attack, c.model, c.members, c.nonmembers
+        p.attack,
+        p.model,
+        p.members,
+        p.nonmembers,
+        0.5 + sum(p.pairs) / nullif(2.0 * p.members * p.nonmembers, 0) as auc,
+        (1 + max(p.advantage)) / 2 as balanced_accuracy,
+        _most(max(p.tp) filter (p.fpr <= 0.1), p.nonmembers) as tp_10pct,
+        _most(max(p.tp) filter (p.fpr <= 0.01), p.nonmembers) as tp_1pct,
+        _most(max(p.tp) filter (p.fpr <= 0.001), p.nonmembers) as tp_0_1pct,
+        _most(max(p.tp) filter (p.fpr <= 0.0001), p.nonmembers) as tp_0_01pct,
+        _most(max(p.tp) filter (p.fpr <= 0.00001), p.nonmembers) as tp_0_001pct,
+        _most(max(p.tp) filter (p.fp = 0), p.nonmembers) as tp_0fp
+    from query_table(points) as p
+    group by p.attack, p.model, p.members, p.nonmembers
 )
 select
     b.attack,

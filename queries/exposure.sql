@@ -15,6 +15,10 @@ select
     avg(s.score) filter (not s.member) as mean_score_out,
     avg(coalesce(s.score >= t.threshold, false)::integer) filter (s.member) as detected
 from scores as s
-join tpr_at_fpr(0.001) as t on t.attack = s.attack
+join (
+    select p.attack, min(p.threshold) filter (p.fpr <= 0.001) as threshold
+    from _pooled as p
+    group by p.attack
+) as t on t.attack = s.attack
 join examples as x on x.example = s.example
 group by x.example, x.label, s.attack;

@@ -8,10 +8,7 @@
 --   detected        share of the models trained on it in which the attack calls it a member, at 0.1% FPR over all targets
 create macro most_exposed(attack, n) as table
 select e.example, e.label, e.attack, e.mean_score_in, e.mean_score_out, e.detected
-from exposure as e
+from _ranked as e
 where e.attack = attack
-order by
-    e.detected desc nulls last,
-    e.mean_score_in - e.mean_score_out desc nulls last,
-    e.example
+order by e.rank
 limit n;

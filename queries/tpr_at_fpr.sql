@@ -9,19 +9,19 @@
 create macro tpr_at_fpr(fpr) as table
 select
     b.attack,
-    fpr::double as fpr,
+    _rate(fpr) as fpr,
     b.tp / nullif(b.members, 0) as tpr,
-    clopper_pearson_lo(_resolved(b.tp, fpr::double, b.nonmembers), b.members) as tpr_lo,
-    clopper_pearson_hi(_resolved(b.tp, fpr::double, b.nonmembers), b.members) as tpr_hi,
+    clopper_pearson_lo(_resolved(b.tp, _rate(fpr), b.nonmembers), b.members) as tpr_lo,
+    clopper_pearson_hi(_resolved(b.tp, _rate(fpr), b.nonmembers), b.members) as tpr_hi,
     b.threshold
 from (
     select
         c.attack,
         c.members,
         c.nonmembers,
-        _most(max(c.tp) filter (c.fpr <= fpr::double), c.nonmembers) as tp,
-        min(c.score) filter (c.fpr <= fpr::double) as threshold
-    from _curve as c
+        _most(max(c.tp) filter (c.fpr <= _rate(fpr)), c.nonmembers) as tp,
+        min(c.score) filter (c.fpr <= _rate(fpr)) as threshold
+    from _curve(false) as c
     group by c.attack, c.members, c.nonmembers
 ) as b
 order by b.attack;

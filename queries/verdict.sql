@@ -22,7 +22,7 @@ nonmembers as (
 ),
 -- How many false positives the non-members of the models other than `model` leave room for.
 budget as (
-    select o.model, o.others, _allowed(fpr::double, o.others) as allowed
+    select o.model, o.others, _allowed(_rate(fpr), o.others) as allowed
     from (
         select
             c.model,
@@ -39,7 +39,7 @@ excess as (
         select n.model, n.position, n.position - row_number() over (partition by n.model order by n.position) as others_before
         from nonmembers as n
     ) as own on own.model = b.model and own.others_before <= b.allowed
-    where b.others > 0 and b.allowed >= 0
+    where b.others > 0
     group by b.model, b.allowed
 ),
 -- A threshold qualifies if it is above this score.

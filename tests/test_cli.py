@@ -263,3 +263,33 @@ def test_a_closed_pipe_is_no_error(filled: Path) -> None:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.startswith("attack,model,example,score,member")
+
+
+def test_all_judges_by_the_options_it_runs_with(tmp_path: Path) -> None:
+    np.save(tmp_path / "y.npy", np.arange(EXAMPLES) % CLASSES)
+    path = tmp_path / "b.lira"
+    ok("init", path, "--models", 5, "--labels", tmp_path / "y.npy", "--classes", CLASSES,
+       "--augmentations", 2, "--design", "bernoulli")  # fmt: skip
+    fill(lirastore.open(path), range(5))
+
+    def ran(*options: str) -> set[str]:
+        done = cli("attack", path, "--all", "--force", *options)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        return {line.split("\t")[0] for line in done.stdout.splitlines()}
+
+    assert "watson" not in ran()
+    assert {"loss", "watson", "lira_offline"} <= ran("--skip-unattackable")
+    assert "loss" in ran("--equal-counts")
+    assert "loss" in {line.split("\t")[0] for line in ok("attack", path, "loss", "--all").splitlines()}
+
+
+def test_one_attack_under_another_name(filled: Path) -> None:
+    ok("attack", filled, "lira_online")
+    ok("attack", filled, "lira_online", "--preset", "carlini-code", "--name", "lira_online_carlini")
+    rows = json.loads(ok("query", filled, "select attack, preset from attacks", "--format", "json"))
+    assert rows == [
+        {"attack": "lira_online", "preset": "paper"},
+        {"attack": "lira_online_carlini", "preset": "carlini-code"},
+    ]
+    assert "--name" in refused("attack", filled, "loss", "watson", "--name", "x", code=2)

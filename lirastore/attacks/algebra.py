@@ -102,9 +102,15 @@ class Test:
         return bool(self.needs) and self.name != "out-rank"
 
     def minimum(self, variance: Variance) -> MinimumCounts:
-        """The fewest models per side, after the target is left out: a variance per example takes two."""
+        """The fewest models per side, after the target is left out: a variance per example takes two, a
+        pooled one as many degrees of freedom over all examples.
+        """
         least = 2 if self.gaussian and variance == "example" else 1
-        return MinimumCounts(n_in=least * ("in" in self.needs), n_out=least * ("out" in self.needs))
+        return MinimumCounts(
+            n_in=least * ("in" in self.needs),
+            n_out=least * ("out" in self.needs),
+            degrees=_LEAST_DEGREES if variance == "global" else 0,
+        )
 
 
 def mean_over_queries(scores: npt.NDArray[Any]) -> Float64:
@@ -149,7 +155,7 @@ def _out_rank(point: Point, block: Block) -> Float64:
 
 
 def _gaussian_out(point: Point, block: Block) -> Float64:
-    z = _z(point, block, "out")
+    z = _z(point, block, "out", point.sigma(block, "out"))
     scores: Float64 = log_ndtr(z, out=z)
     return scores
 
@@ -162,20 +168,21 @@ def _gaussian_in_out(point: Point, block: Block) -> Float64:
 
 def _log_density(point: Point, block: Block, side: Literal["in", "out"]) -> Float64:
     """log N(s; μ, σ) + ½ log 2π, which cancels in the difference of two."""
-    density = _z(point, block, side)
+    sigma = point.sigma(block, side)
+    density = _z(point, block, side, sigma)
     density *= density
     density *= -0.5
-    density -= np.log(point.sigma(block, side))
+    density -= np.log(sigma, out=sigma)
     return density
 
 
-def _z(point: Point, block: Block, side: Literal["in", "out"]) -> Float64:
+def _z(point: Point, block: Block, side: Literal["in", "out"], sigma: Float64) -> Float64:
     """(s − μ) / σ, fresh."""
     loo = point.loo(block)
     z: Float64 = np.subtract(
         point.target(block), loo.mean_in if side == "in" else loo.mean_out, dtype=np.float64
     )
-    z /= point.sigma(block, side)
+    z /= sigma
     return z
 
 
@@ -299,6 +306,7 @@ def compose(
         summaries=(pooled_variance(signal),) if variance == "global" else (),
         minimum=chosen.minimum(variance),
         parameters=_parameters(point, chosen),
+        described=True,
         doc=f"{doc or chosen.doc} Higher means member.",
     )
 

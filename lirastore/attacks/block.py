@@ -2,7 +2,7 @@
 
 An `Attack` is a pure function of a `Block`: a run of examples with the signals of all committed models. What
 one block cannot tell (a variance pooled over all examples, the smallest count of models) is a `Summary`: a
-first pass that is declared as chunk, combine and finalise, and merged in the order of the blocks, so that
+first pass that is declared as chunk, combine and finalise, and merged over one fixed tree of blocks, so that
 results are reproducible to the bit whatever the number of threads."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore.errors import AttackError, MissingData, name_some
-from lirastore.moments import Loo, Others, all_others, equal_others
+from lirastore.moments import Loo, Others, all_others, degrees_of_freedom, equal_others
 
 __all__ = ["Attack", "Block", "MinimumCounts", "Queries", "Summary", "check_name", "check_scores", "stages"]
 
@@ -149,14 +149,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Summary:
-    """A mergeable first pass over the store: chunk each block, combine in block order, finalise once.
+    """A mergeable first pass over the store: chunk each block, combine neighbours, finalise once.
 
     Attributes:
         key: identifies the value; two summaries with one key are one and the same computation.
         signals: the signals that `chunk` reads; none if membership alone decides, and then no data is read
             for it.
         chunk: block -> state.
-        combine: (state of earlier blocks, state of later blocks) -> state.
+        combine: (state of a run of examples, state of the run right after it) -> state of both. Runs are
+            merged as a binary tree over the blocks, the same one whatever memory and threads. A state should
+            hold no more than (2·A + 4) float64 values per model: that is what the memory plan counts.
         finalise: state -> the value that `Block.summary` returns.
         requires: summaries that `chunk` reads in turn, from a pass before.
     """
@@ -196,11 +198,14 @@ class MinimumCounts:
     Attributes:
         n_in, n_out: the least numbers of models.
         leave_one_out: they are counted after the target, which may be any of the models, is left out.
+        degrees: of each side that has a minimum, the least degrees of freedom Σ_j max(k_j − 1, 0) of all
+            examples that may be attacked, k_j being the models beside the target, whichever that is.
     """
 
     n_in: int = 0
     n_out: int = 0
     leave_one_out: bool = True
+    degrees: int = 0
 
     def short(self, member: Bool, *, equal_counts: bool = False) -> Bool:
         """(e,) bool: examples for which some target is left with too few models.
@@ -216,6 +221,20 @@ class MinimumCounts:
         if equal_counts:
             n_in = n_out = np.minimum(n_in, n_out)
         return np.asarray((n_in < self.n_in) | (n_out < self.n_out))
+
+    def lacking(
+        self, member: Bool, attack_mask: Bool | None = None, *, equal_counts: bool = False
+    ) -> dict[str, Bool]:
+        """Sides ("IN", "OUT") with too few `degrees` for some target, and which targets: (M,) bool."""
+        if not self.degrees:
+            return {}
+        found = degrees_of_freedom(member, attack_mask, equal_counts=equal_counts)
+        sides = zip(("IN", "OUT"), (self.n_in, self.n_out), found, strict=True)
+        return {
+            side: degrees < self.degrees
+            for side, least, degrees in sides
+            if least and (degrees < self.degrees).any()
+        }
 
     def met(self, block: Block) -> Bool:
         """(e,) bool: the block's examples that are not exempt and meet the minimum for every target."""
@@ -238,7 +257,10 @@ class Attack:
         summaries: first passes that it reads.
         minimum: how many models its test needs per example.
         kind: `scores`, or `examples` for quantities that belong to an example and not to a target.
-        parameters: JSON values that fully describe the computation; stamped on the results.
+        parameters: JSON values that describe the computation; stamped on the results.
+        described: the parameters, with the version of the library, describe it fully: results with the same
+            ones are the same. Only then are results kept as up to date and interrupted runs resumed. Not so
+            of a user's function, which may close over variables and call what it imports.
         doc: paper, formula, direction.
     """
 
@@ -249,6 +271,7 @@ class Attack:
     minimum: MinimumCounts = MinimumCounts()
     kind: Literal["scores", "examples"] = "scores"
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    described: bool = False
     doc: str = ""
 
     def __post_init__(self) -> None:

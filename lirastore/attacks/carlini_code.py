@@ -67,6 +67,7 @@ def _lira(name: str, function: _Lira) -> Attack:
             "centre": "median",
             "counts": "smallest",
         },
+        described=True,
         doc=f"{name} as tensorflow/privacy research/mi_lira_2021 plot.py has it, negated, so that higher "
         f"means member. Needs {function.minimum}.",
     )

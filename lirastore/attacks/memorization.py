@@ -43,5 +43,6 @@ MEMORIZATION = Attack(
     minimum=MinimumCounts(n_in=1, n_out=1, leave_one_out=False),
     kind="examples",
     parameters={"preset": "paper", "signal": "correct", "queries": "first"},
+    described=True,
     doc=memorization.__doc__ or "",
 )

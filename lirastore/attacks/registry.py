@@ -38,9 +38,10 @@ def attack(
 
     The function takes a `Block` and returns (M, e) real numbers, one per model as target and example, finite
     for every example that meets `minimum` (by default it must cope with any number of models). The decorated
-    name is an `Attack`, which can still be called with a block. Its results are stamped with the sha256 of
-    the source file (of the notebook cell, where there is no file), so that an edited attack is computed anew.
-    Decorating the same function again replaces it.
+    name is an `Attack`, which can still be called with a block. It is computed anew each time that it is
+    run: what a function does hangs on all that it refers to, and no digest of it is whole. Its results are
+    stamped with the sha256 of the source file (of the notebook cell, where there is no file), to tell where
+    they are from. Decorating the same function again replaces it.
 
     Raises:
         AttackError: the name is malformed, that of a built-in attack, or another function's.
@@ -113,7 +114,7 @@ def load(location: str) -> Attack:
 
     The file is run once, as a module of its own, from the very bytes whose sha256 is stamped on the results.
     A plain function is called what it is called in the file and reads `scaled_logit`; one that is decorated
-    with `@lirastore.attack` is whatever its decorator says.
+    with `@lirastore.attack` is whatever its decorator says. Like that one, it is computed anew each time.
 
     Raises:
         AttackError: not of that form, no such file or function, the file fails, or the name is a built-in

@@ -1,25 +1,29 @@
 """SQL over a store: views and macros from `lirastore.queries`, answered by DuckDB.
 
-`connect` gives an ordinary connection with the views, for notebooks; `query` answers one read-only statement;
-`describe` lists what there is; `write` prints an answer; `warnings` says what a reader of it should know.
+`connect` gives an ordinary connection with the views, for notebooks; `connected` one for this library's own
+questions; `query` answers one read-only statement; `describe` lists what there is; `write` prints an answer.
 """
 
 from __future__ import annotations
 
-from lirastore.catalog.connect import connect
+from lirastore.catalog.connect import connect, connected
 from lirastore.catalog.describe import Definition, describe, write_listing
 from lirastore.catalog.gate import QueryResult, query
-from lirastore.catalog.notices import warnings
+from lirastore.catalog.limits import literal
 from lirastore.catalog.output import FORMATS, write
+from lirastore.catalog.points import HEADLINE, OPERATING_POINTS
 
 __all__ = [
     "FORMATS",
+    "HEADLINE",
+    "OPERATING_POINTS",
     "Definition",
     "QueryResult",
     "connect",
+    "connected",
     "describe",
+    "literal",
     "query",
-    "warnings",
     "write",
     "write_listing",
 ]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from lirastore import results
 from lirastore.catalog.describe import definitions
-from lirastore.catalog.failures import located
+from lirastore.catalog.failures import located, translated
 from lirastore.catalog.intervals import define_intervals
+from lirastore.catalog.limits import limited, literal
+from lirastore.catalog.values import json_value
 from lirastore.errors import ResultError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from lirastore.results import Result
     from lirastore.store import LogitStore
 
-__all__ = ["connect", "define", "literal", "pattern"]
+__all__ = ["connect", "connected", "define", "pattern"]
 
 _SCORES = {"model": "bigint", "example": "bigint", "score": "double", "member": "boolean"}
 _MEMORIZATION = {
@@ -37,20 +38,38 @@ _MEMORIZATION = {
 }
 
 
-def connect(store: LogitStore) -> DuckDBPyConnection:
+def connect(
+    store: LogitStore, *, memory: int | None = None, threads: int | None = None
+) -> DuckDBPyConnection:
     """An ordinary in-memory DuckDB connection with the views and macros of `lirastore.queries`.
 
     It shows the store as it is now: models committed and attacks run later appear in a new connection.
     Functions `clopper_pearson_lo(successes, trials)` and `clopper_pearson_hi` give the 95% interval of a
-    proportion. Raises DamagedStore or ResultError, naming the file, for what cannot be read.
+    proportion.
+
+    memory: limit in bytes (default: a quarter of the machine's); more is spilled to a temporary folder, which
+    goes when the connection is closed. threads: default one per core. Raises InputError for limits below 1,
+    DamagedStore or ResultError, naming the file, for what cannot be read.
     """
-    connection = duckdb.connect(":memory:")
+    connection = limited(memory, threads)
     try:
         define(connection, store)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def connected(
+    store: LogitStore, *, memory: int | None = None, threads: int | None = None
+) -> Iterator[DuckDBPyConnection]:
+    """What `connect` returns, for questions of this library's own: closed at the end of the block.
+
+    What DuckDB raises meanwhile becomes ResultError, MemoryBudgetError or QueryError.
+    """
+    with limited(memory, threads) as connection, translated(store, define(connection, store)):
+        yield connection
 
 
 def define(connection: DuckDBPyConnection, store: LogitStore) -> list[Path]:
@@ -92,9 +111,12 @@ def _load(connection: DuckDBPyConnection, name: str, table: pa.Table, columns: s
 
 
 def _models(store: LogitStore) -> pa.Table:
-    """One row per committed model; its membership row as bits, the first example first."""
+    """One row per committed model; its membership row as bits, the first example first.
+
+    Read row by row: all rows together are eight times the bits.
+    """
     commits = store.commits()
-    members = store.membership(list(commits)) if commits else np.empty((0, 0), dtype=bool)
+    members = [np.packbits(store.membership([model])[0]).tobytes() for model in commits]
     return pa.table(
         {
             "model": pa.array(list(commits), pa.int64()),
@@ -102,7 +124,7 @@ def _models(store: LogitStore) -> pa.Table:
                 [_utc(commit.committed_at) for commit in commits.values()], pa.timestamp("us")
             ),
             "metadata": pa.array([_json(commit.metadata) for commit in commits.values()], pa.string()),
-            "members": pa.array([np.packbits(row).tobytes() for row in members], pa.binary()),
+            "members": pa.array(members, pa.binary()),
         }
     )
 
@@ -120,7 +142,7 @@ def _examples(store: LogitStore) -> pa.Table:
 
 
 def _attacks(store: LogitStore, found: Mapping[str, Result]) -> pa.Table:
-    digest = store.set_digest() if found else ""
+    stale = results.stale(store)
     rows = found.values()
     parameters = [
         {**result.parameters, "equal_counts": result.equal_counts, "seed": result.seed} for result in rows
@@ -128,9 +150,10 @@ def _attacks(store: LogitStore, found: Mapping[str, Result]) -> pa.Table:
     return pa.table(
         {
             "attack": pa.array([result.attack for result in rows], pa.string()),
+            "kind": pa.array([result.kind for result in rows], pa.string()),
             "preset": pa.array([result.preset for result in rows], pa.string()),
             "models": pa.array([len(result.models) for result in rows], pa.int64()),
-            "stale": pa.array([result.set_digest != digest for result in rows], pa.bool_()),
+            "stale": pa.array([result.attack in stale for result in rows], pa.bool_()),
             "seconds": pa.array([result.seconds for result in rows], pa.float64()),
             "bytes_read": pa.array([result.bytes_read for result in rows], pa.int64()),
             "parameters": pa.array([_json(value) for value in parameters], pa.string()),
@@ -145,16 +168,8 @@ def _utc(text: str) -> datetime:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_finite(value), ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    """The value as strict JSON has it: NaN and infinity, which Python's reader lets in, become null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    """In strict JSON: NaN and infinity, which Python's reader lets in, become null."""
+    return json.dumps(json_value(value), ensure_ascii=False)
 
 
 # --- what attacks left ----------------------------------------------------------------------------
@@ -202,11 +217,6 @@ def _union(
                 f"select {literal(name) + ' as attack, ' if named else ''}{chosen} from {source} as p"
             )
     return f"create view stored.{view} as\n" + "\nunion all ".join(branches)
-
-
-def literal(text: str) -> str:
-    """A string in SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def pattern(file: Path) -> str:

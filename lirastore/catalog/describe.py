@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -36,11 +35,6 @@ class Definition:
         return f"{self.name}({', '.join(self.parameters)})" if self.kind == "macro" else self.name
 
     @property
-    def summary(self) -> str:
-        """The first line of the comment."""
-        return self.comment.partition("\n")[0]
-
-    @property
     def public(self) -> bool:
         """Whether it is part of the contract; the others are building blocks."""
         return not self.name.startswith("_")
@@ -61,16 +55,14 @@ def describe() -> list[Definition]:
 
 
 def write_listing(stream: TextIO) -> None:
-    """Prints what there is to ask: every view and macro with its first comment line and its columns."""
-    described = describe()
-    margin = 2 + max(len(definition.signature) for definition in described)
-    for definition in described:
-        stream.write(f"{definition.signature:{margin}}{definition.summary}\n")
-        columns = ", ".join(name for name, _ in definition.columns)
-        indent = " " * margin
-        stream.write(textwrap.fill(columns, 110, initial_indent=indent, subsequent_indent=indent) + "\n")
+    """Prints what there is to ask: each view and macro with the comment of its SQL file, columns included."""
+    for definition in describe():
+        stream.write(f"{definition.signature}\n")
+        lines = (line for line in definition.comment.splitlines() if line)
+        stream.writelines(f"  {line}\n" for line in lines)
+        stream.write("\n")
     stream.write(
-        "\nAsk by a name (metrics), a call (most_exposed('lira_online', 10)), or any SELECT of DuckDB:\n"
+        "Ask by a name (metrics), a call (most_exposed('lira_online', 10)), or any SELECT of DuckDB:\n"
         "  select attack, auc from metrics where auc > 0.6\n"
     )
 

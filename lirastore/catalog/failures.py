@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["located", "one_line", "translated"]
 
-# Errors that are the statement's own. Any other may come of a damaged file: DuckDB has no one name for that.
-_STATEMENT = (
-    duckdb.BinderException,
-    duckdb.CatalogException,
-    duckdb.ConversionException,
-    duckdb.InterruptException,
-    duckdb.OutOfMemoryException,
-    duckdb.OutOfRangeException,
-    duckdb.ParserException,
-    duckdb.SyntaxException,
-)
+# How every error begins that DuckDB raises on purpose: "Invalid Input Error: ", "IO Error: ". About a damaged
+# file it gives the file's name, or else says, without such a beginning, what its reader stumbled over.
+_CATEGORY = re.compile(r"([A-Z]\w* )+Error: ")
 
 
 @contextmanager
@@ -38,20 +31,21 @@ def located(store: LogitStore, files: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        blamed = None if isinstance(error, _STATEMENT) else _blamed(store, files, error)
+        blamed = _blamed(store, files, str(error))
         if blamed is None:
             raise
-        raise ResultError(
-            f"{blamed}; run its attack again with `lirastore attack STORE NAME --force`"
-        ) from error
+        raise ResultError(blamed) from error
 
 
-def _blamed(store: LogitStore, files: Sequence[Path], error: Exception) -> str | None:
-    """What is wrong with which file: DuckDB names it, or its digest tells."""
+def _blamed(store: LogitStore, files: Sequence[Path], message: str) -> str | None:
+    """What is wrong with which file, and the remedy: DuckDB names it, or its digest tells."""
     for file in files:
-        if str(file.absolute()) in str(error):
-            return f"{file} cannot be read ({one_line(str(error))})"
-    if isinstance(error, duckdb.PermissionException):  # what the statement reached for is none of ours
+        if str(file.absolute()) in message:
+            return (
+                f"{file} cannot be read ({one_line(message)}); "
+                "run its attack again with `lirastore attack STORE NAME --force`"
+            )
+    if _CATEGORY.match(message):
         return None
     problems = results.verify_results(store.lira)
     return f"{results.results_folder(store.lira)}/{problems[0]}" if problems else None

@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
-from lirastore import memory as machine
-from lirastore.catalog.connect import define, literal, pattern
+from lirastore.catalog.connect import define, pattern
 from lirastore.catalog.describe import describe
 from lirastore.catalog.failures import translated
+from lirastore.catalog.limits import limited, literal
+from lirastore.catalog.notices import warnings
 from lirastore.catalog.worker import Worker
-from lirastore.errors import InputError, MissingDependency, QueryError
+from lirastore.errors import MissingDependency, QueryError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,49 +66,52 @@ def query(
 
     A view's name, or the call of a macro, stands for all of its rows. Rows are computed as they are read, so
     take the result in a `with` block or read it to the end. memory: limit in bytes (default: a quarter of the
-    machine's); more is spilled to a temporary directory that is removed afterwards.
+    machine's); more is spilled to a temporary folder that is removed afterwards.
 
     Raises QueryError for anything else or a mistake in it, DamagedStore or ResultError for damaged files;
     reading the result may also raise MemoryBudgetError.
     """
     with ExitStack() as undo:
-        folder = Path(tempfile.mkdtemp(prefix="lirastore-query-"))
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        connection = duckdb.connect(
-            ":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+        connection = limited(
+            memory, threads, autoinstall_known_extensions=False, autoload_known_extensions=False
         )
         undo.callback(connection.close)
         files = define(connection, store)
-        _limit(connection, folder, memory, threads)
         _lock(connection, files)
-        with translated(store, files):
-            relation = connection.sql(_admitted(connection, _expanded(sql)))
         worker = Worker(connection)
         undo.callback(worker.close)
-        return QueryResult(store, files, relation, worker, undo.pop_all())
+        with translated(store, files):
+            statement, tree = _admitted(connection, _expanded(sql))
+            relation = connection.sql(statement)
+            notices = worker.run(lambda: warnings(connection, tree))
+        return QueryResult(store, files, relation, notices, worker, undo.pop_all())
 
 
 class QueryResult:
     """The answer to a query, to be read once, in any one of the ways below; reading it to the end closes it.
 
-    columns, types: names and DuckDB types of the columns. Reading raises QueryError for an error in a value,
-    ResultError for a damaged file of results.
+    columns, types: names and DuckDB types of the columns. warnings: what its reader should know, one line
+    each: attacks that are out of date or have not run, rates that are finer than the data resolves. Reading
+    raises QueryError for an error in a value, ResultError for a damaged file of results.
     """
 
     columns: tuple[str, ...]
     types: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def __init__(
         self,
         store: LogitStore,
         files: Sequence[Path],
         relation: DuckDBPyRelation,
+        warnings: tuple[str, ...],
         worker: Worker,
         resources: ExitStack,
     ) -> None:
         self._store = store
         self._files = files
         self._relation: DuckDBPyRelation | None = relation
+        self.warnings = warnings
         self._run = worker.run
         self._finish = weakref.finalize(self, resources.close)
         self.columns = tuple(relation.columns)
@@ -174,18 +175,6 @@ class QueryResult:
 # --- the connection -------------------------------------------------------------------------------
 
 
-def _limit(connection: DuckDBPyConnection, folder: Path, memory: int | None, threads: int | None) -> None:
-    for name, value in (("memory", memory), ("threads", threads)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}, expected at least 1")
-    connection.execute(f"set memory_limit = '{memory or machine.default_budget()}B'")
-    if threads is not None:
-        connection.execute(f"set threads = {threads}")
-    connection.execute(f"set temp_directory = {literal(str(folder))}")
-    # A query that spills without end must not fill the disk.
-    connection.execute(f"set max_temp_directory_size = '{shutil.disk_usage(folder).free // 2}B'")
-
-
 def _lock(connection: DuckDBPyConnection, files: Sequence[Path]) -> None:
     """Leaves the connection able to read these files and to do nothing else outside itself; for good."""
     names = {name for file in files for name in (str(file.absolute()), pattern(file))}
@@ -210,8 +199,8 @@ def _macros() -> set[str]:
     return {definition.name for definition in describe() if definition.kind == "macro"}
 
 
-def _admitted(connection: DuckDBPyConnection, sql: str) -> Statement:
-    """The one statement, parsed, if it only reads; the caller runs this object, never the text again."""
+def _admitted(connection: DuckDBPyConnection, sql: str) -> tuple[Statement, Any]:
+    """The one statement, if it only reads, and its tree; the caller runs this object, never the text."""
     statements = connection.extract_statements(sql)
     kinds = [_kind(statement) for statement in statements]
     if kinds != ["SELECT"]:
@@ -223,7 +212,7 @@ def _admitted(connection: DuckDBPyConnection, sql: str) -> Statement:
     if tree["error"]:
         raise QueryError(f"this statement cannot be checked: {tree.get('error_message', 'no reason given')}")
     _check_tree(tree, _macros() | _TABLE_FUNCTIONS)
-    return statement
+    return statement, tree
 
 
 def _kind(statement: Statement) -> str:

@@ -6,13 +6,12 @@ one to a line; NaN and infinity, which JSON lacks, are null, and JSON values sta
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
@@ -22,6 +21,7 @@ from pyarrow import csv, parquet
 from lirastore.catalog.table import write_table
 from lirastore.catalog.values import json_value
 from lirastore.errors import InputError
+from lirastore.store.fsio import replacing
 
 if TYPE_CHECKING:
     from lirastore.catalog.gate import QueryResult
@@ -40,7 +40,7 @@ def write(answer: QueryResult, *, form: str | None = None, output: Path | None =
         raise InputError(f"format {chosen!r}: expected one of {', '.join(FORMATS)}")
     writer = FORMATS[chosen]
     if output is not None:
-        with _replacing(output) as file:
+        with _opened(output) as file:
             writer(answer, file)
         return
     if chosen == "parquet" and sys.stdout.isatty():
@@ -55,21 +55,9 @@ def _form_of(output: Path | None) -> str:
     return extension if extension in FORMATS else "table"
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the name `path` when the block ends well, and is removed otherwise."""
-    if path.exists() and not path.is_file():  # a pipe or a device, such as /dev/stdout, stays what it is
-        with path.open("wb") as file:
-            yield file
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
+    """The file; a pipe or a device, such as /dev/stdout, stays what it is."""
+    return path.open("wb") if path.exists() and not path.is_file() else replacing(path)
 
 
 # --- the forms ------------------------------------------------------------------------------------

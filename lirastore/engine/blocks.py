@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lirastore.attacks import Attack, Block, Summary
 from lirastore.attacks.block import check_scores
 from lirastore.engine.checks import Extremes
+from lirastore.engine.folding import Fold
 from lirastore.engine.parts import Part, PartWriter
 from lirastore.engine.planning import Grid, Reading
 from lirastore.errors import AttackError, DamagedStore, LirastoreError, name_some
@@ -176,21 +177,22 @@ def summarise_block(
     known: Mapping[str, Any],
     watch: Watch,
     summaries: Sequence[Summary],
+    fold: Fold[list[Any]],
     span: tuple[int, int],
-) -> list[list[Any]]:
-    """The states of every summary, per tile of the block, in the order of the tiles.
+) -> None:
+    """Adds the states of every summary over a block to `fold`.
 
     `known` are the values of the summaries of the passes before.
     """
     start, stop = span
     signals, _ = read_signals(job, readings, watch, start, stop)
-    states = []
+    states = Fold(fold.combine)
     for low, high in job.grid.tiles(start, stop):
         watch.check()
         block = job.block(signals, start, low, high, summaries=known)
-        states.append([summary.chunk(block) for summary in summaries])
+        states.add(job.grid.index(low), [summary.chunk(block) for summary in summaries])
+    fold.absorb(states)
     watch.finish_block()
-    return states
 
 
 # --- scoring -------------------------------------------------------------------------------------

@@ -88,7 +88,9 @@ def _signal_warning(name: str, ends: Extremes) -> list[str]:
     ]
 
 
-def membership_warnings(attack: Attack, member: Bool, scored: Bool, equal_counts: bool) -> list[str]:
+def membership_warnings(
+    attack: Attack, member: Bool, attackable: Bool | None, scored: Bool, *, equal_counts: bool
+) -> list[str]:
     """Columns of the membership matrix that make leave-one-out scores lopsided or biased."""
     if not (attack.minimum.n_in or attack.minimum.n_out):
         return []
@@ -108,6 +110,14 @@ def membership_warnings(attack: Attack, member: Bool, scored: Bool, equal_counts
             f"every example is in exactly {n_in[0]} of only {models} models: leaving the target out changes "
             "the counts, which shifts scores against members; equal counts (--equal-counts) avoid that"
         )
+    left_out = ~scored if attackable is None else attackable & ~scored
+    if left_out.any() and attack.minimum.leave_one_out:
+        lines.append(
+            f"{np.count_nonzero(left_out)} examples with too few models were left out: "
+            f"{name_some(np.flatnonzero(left_out).tolist())}; those that remain were chosen by their counts, "
+            "of which a target's own membership is part, and near the minimum scores betray the counts: the "
+            "TPR at low FPR may show that and no leak; more models, or a more even keep fraction, avoid it"
+        )
     return lines
 
 
@@ -117,7 +127,8 @@ def scored_examples(
     """(E,) bool: the examples that the attack is going to score, known from membership alone.
 
     Examples with attackable=False are never scored. Of the others, those with too few IN or OUT models are
-    left out if `skip`. Raises MissingData naming them if not, or if no example is left.
+    left out if `skip`. Raises MissingData naming them if not, or if no example is left, or if all examples
+    together are too few for what the attack pools over them.
     """
     scored = attack.scored(member, attackable, equal_counts=equal_counts)
     short = ~scored if attackable is None else attackable & ~scored
@@ -131,5 +142,11 @@ def scored_examples(
         raise MissingData(
             f"{attack.name} needs {attack.minimum}; with {member.shape[0]} committed models no example of "
             f"{member.shape[1]} can be scored: commit more models"
+        )
+    for side, targets in attack.minimum.lacking(member, attackable, equal_counts=equal_counts).items():
+        raise MissingData(
+            f"{attack.name} pools the {side} variance over all examples; with "
+            f"{np.count_nonzero(targets)} of the {member.shape[0]} committed models as target it has fewer "
+            f"than {attack.minimum.degrees} degrees of freedom: commit more models"
         )
     return scored

@@ -1,4 +1,8 @@
-"""Parquet parts: written aside row group by row group, published once, found again by a run that resumes."""
+"""Parquet parts: written aside row group by row group, published once, found again by a run that resumes.
+
+Beside a part stands an empty file that is named by the part's sha256, made before the part has its name. A
+part that no such file vouches for has been damaged since, and is never adopted.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +76,7 @@ class PartWriter:
         self._waiting += rows
 
     def publish(self, extremes: Mapping[str, Extremes]) -> Part:
-        """Closes, fsyncs and publishes the part; a part that stands there already is kept as it is.
+        """Closes, fsyncs and publishes the part; a sound part that stands there already is kept as it is.
 
         That one is another process's, running the same attack over the same models: a document may name it
         already, with its digest.
@@ -83,8 +87,12 @@ class PartWriter:
         self._writer.close()
         with self._aside.open("rb") as file:
             os.fsync(file.fileno())
-        _publish(self._aside, self.path)
-        return Part(_object(self.path), self._columns, extremes)
+        made = Part(_object(self._aside), self._columns, extremes)
+        _seal(self.path, made.object.sha256).touch()
+        standing = None
+        while not _publish(self._aside, self.path) and standing is None:
+            standing = find_part(self.path)
+        return standing or made
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -132,39 +140,53 @@ def _arrow(values: npt.NDArray[Any]) -> Any:
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(stored)])
 
 
-def _publish(aside: Path, path: Path) -> None:
-    """Gives a finished file its final name unless something stands there. Durable on return."""
+def _publish(aside: Path, path: Path) -> bool:
+    """Gives a finished file its final name, durably; False if something stands there."""
     try:
         os.link(aside, path)
     except FileExistsError:
-        return
+        return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         aside.replace(path)  # of a filesystem without hard links: over an equal file, if any
     fsync_dir(path.parent)
+    return True
+
+
+def _seal(path: Path, sha256: str) -> Path:
+    """The empty file that vouches for a part of that digest."""
+    return path.with_name(f".{path.stem}.{sha256}")
 
 
 def _object(path: Path) -> PartObject:
     import pyarrow.parquet as pq
 
+    return PartObject(pq.read_metadata(path).num_rows, path.stat().st_size, _digest(path))
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return PartObject(pq.read_metadata(path).num_rows, path.stat().st_size, digest)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_part(path: Path) -> Part | None:
-    """A part that an earlier attempt at this run published; None if there is none that can be read."""
-    import pyarrow as pa
+    """A part that an earlier attempt at this run published; None if there is none, or not as it was.
+
+    A part that was altered since is removed, to be computed again.
+    """
     import pyarrow.parquet as pq
 
-    if not path.exists():
-        return None
     try:
-        footer = pq.read_metadata(path)
-        extremes = json.loads(footer.metadata[_FOOTER_KEY.encode()])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-        path.unlink(missing_ok=True)  # damaged since: computed again
+        sha256 = _digest(path)
+    except FileNotFoundError:
         return None
-    columns = tuple(footer.schema.names)
-    return Part(_object(path), columns, {name: Extremes(**ends) for name, ends in extremes.items()})
+    if not _seal(path, sha256).exists():
+        path.unlink(missing_ok=True)
+        return None
+    footer = pq.read_metadata(path)
+    extremes = json.loads(footer.metadata[_FOOTER_KEY.encode()])
+    found = PartObject(footer.num_rows, path.stat().st_size, sha256)
+    return Part(
+        found, tuple(footer.schema.names), {name: Extremes(**ends) for name, ends in extremes.items()}
+    )

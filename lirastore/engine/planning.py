@@ -42,6 +42,8 @@ ROW_BYTES = 64
 # A block with fewer rows and fewer bytes than this is not worth a task of its own.
 MIN_BLOCK_ROWS = 1 << 15
 MIN_BLOCK_BYTES = 16 << 20
+# What a summary's state of one tile holds at most, beside 2 float64 values per model and query.
+STATE_VALUES = 4
 # Per thread: the kernels' own buffers, and memory that the allocator keeps between uses.
 KERNEL_BYTES = 16 << 20
 
@@ -100,6 +102,11 @@ class Grid:
         """Where the tile that starts at `start` ends."""
         origin = start - start % self.period
         return min(start + self.tile, origin + self.period, self.examples)
+
+    def index(self, start: int) -> int:
+        """How many tiles there are before the one that starts at `start`."""
+        periods, offset = divmod(start, self.period)
+        return periods * -(-self.period // self.tile) + -(-offset // self.tile)
 
     def round(self, example: float) -> int:
         """The tile bound at or next below `example`, never below the first tile's end."""
@@ -202,24 +209,29 @@ def signals_of(parts: Iterable[Attack | Summary]) -> set[str]:
 # --- the plan ------------------------------------------------------------------------------------
 
 
-def plan(store: LogitStore, attacks: Sequence[Attack], options: Options) -> Plan:
-    """Cuts the store into blocks under the memory budget.
+def plan(
+    store: LogitStore, attacks: Sequence[Attack], options: Options, *, models: int | None = None
+) -> Plan:
+    """Cuts the store into blocks under the memory budget; `models`: of how many (default: the committed).
 
     Raises MissingData if a signal cannot be had from the store, MemoryBudgetError if even one tile per thread
     does not fit, InputError for a budget or thread count below 1.
     """
-    return _Planner(store, attacks, options).plan()
+    return _Planner(store, attacks, options, len(store.committed()) if models is None else models).plan()
 
 
 class _Planner:
-    def __init__(self, store: LogitStore, attacks: Sequence[Attack], options: Options) -> None:
+    def __init__(self, store: LogitStore, attacks: Sequence[Attack], options: Options, models: int) -> None:
         for name, value in (("memory", options.memory), ("threads", options.threads)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; expected at least 1, or None for the default")
         self.names = tuple(attack.name for attack in attacks)
-        passes: list[Sequence[Attack | Summary]] = [*first_passes(attacks), attacks]
+        first = first_passes(attacks)
+        passes: list[Sequence[Attack | Summary]] = [*first, attacks]
         self.passes = tuple(readings(store, signals_of(parts), options.source) for parts in passes)
-        self.models = len(store.committed())
+        self.summaries = sum(map(len, first))
+        self.queries = len(store.info.augmentations)
+        self.models = models
         self.examples = store.info.examples
         self.budget = options.memory if options.memory is not None else default_budget()
         self.asked_threads = options.threads
@@ -281,7 +293,13 @@ class _Planner:
             max(passes, default=0) + len(self.names) * min(GROUP_ROWS, block * self.models) * ROW_BYTES
         )
         shared = self.models * self.examples + 16 * self.examples
-        return BASE_BYTES + shared + threads * per_thread
+        return BASE_BYTES + shared + self._state_bytes(threads) + threads * per_thread
+
+    def _state_bytes(self, threads: int) -> int:
+        """What the folds of the first passes hold: a run of tiles per thread, and those done between them."""
+        depth = self.grid.index(self.examples).bit_length()
+        state = self.models * (2 * self.queries + STATE_VALUES) * 8
+        return self.summaries * state * 2 * depth * (2 * threads + 1)
 
     def _thread_bytes(self, needed: Sequence[Reading], block: int) -> int:
         values = _values(needed)

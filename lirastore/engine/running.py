@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
-import json
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from lirastore import __version__, results
+from lirastore import results
 from lirastore.engine.blocks import Job, Scoring, Watch, score_block, summarise_block
 from lirastore.engine.checks import membership_warnings, merge_extremes, scored_examples, signal_warnings
+from lirastore.engine.folding import Fold
+from lirastore.engine.heartbeat import Heartbeat
 from lirastore.engine.parts import Part, find_part
 from lirastore.engine.planning import (
     Options,
@@ -32,11 +31,14 @@ from lirastore.engine.planning import (
     signals_of,
 )
 from lirastore.engine.progress import Bar
-from lirastore.errors import InputError, LirastoreError, MissingData, ModelNotCommitted, name_some
+from lirastore.engine.snapshot import Snapshot, identity, run_id, up_to_date
+from lirastore.errors import InputError, LirastoreError, MissingData, ResultError, name_some
 from lirastore.results import Result
 from lirastore.store.fsio import fsync_dir
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lirastore.attacks import Attack, Summary
     from lirastore.store import LogitStore
 
@@ -49,8 +51,9 @@ def run(store: LogitStore, attacks: Sequence[Attack], options: Options | None = 
     """Scores every committed model as target with all `attacks`, in one pass over the store.
 
     Attacks that are up to date (same parameters, options, models and library version) are left as they are
-    unless `options.force`. A run that was interrupted is resumed: its finished parts are kept. The result
-    documents are replaced at the very end; until then the results before stay current.
+    unless `options.force`. A run that was interrupted is resumed: its finished parts are kept. Neither holds
+    for attacks that are not `described`, those of users' functions, which are computed from the start each
+    time. The result documents are replaced at the very end; until then the results before stay current.
 
     Returns the current results in the order of `attacks`.
 
@@ -58,18 +61,19 @@ def run(store: LogitStore, attacks: Sequence[Attack], options: Options | None = 
         MissingData: no committed model, a signal that the store cannot give, examples with too few models.
         MemoryBudgetError: not even the smallest block fits `options.memory`.
         DamagedStore: committed data is absent, fails its checksum, or is NaN or infinite.
+        ModelNotCommitted, ResultError: a model was withdrawn, or parts were removed, while it ran.
         AttackError: an attack function failed or returned something other than finite scores.
         KeyboardInterrupt: after the tasks have stopped; call again to resume.
     """
     options = options or Options()
     _check_names(attacks)
-    snapshot = _Snapshot.take(store)
+    snapshot = Snapshot.take(store)
     done = {attack.name: results.find(store.lira, attack.name) for attack in attacks}
-    fresh = [_identity(attack, snapshot, options) for attack in attacks]
+    fresh = [identity(attack, snapshot, options) for attack in attacks]
     todo = [
         attack
-        for attack, identity in zip(attacks, fresh, strict=True)
-        if options.force or not _up_to_date(done[attack.name], identity, store.lira)
+        for attack, expected in zip(attacks, fresh, strict=True)
+        if options.force or not up_to_date(attack, done[attack.name], expected, store.lira)
     ]
     _say_kept([attack.name for attack in attacks if attack not in todo], options)
     if todo:
@@ -80,19 +84,19 @@ def run(store: LogitStore, attacks: Sequence[Attack], options: Options | None = 
 def feasible(
     store: LogitStore, attacks: Iterable[Attack], options: Options | None = None
 ) -> tuple[list[Attack], dict[str, LirastoreError]]:
-    """Which of the attacks the store has the data for, and for the others, by name, why not.
+    """Which of the attacks can run with `options`, and for the others, by name, why not.
 
-    Looks at metadata and membership only.
+    Looks at metadata and membership only, and finds there every MissingData that `run` would raise.
     """
     options = options or Options()
-    snapshot = _Snapshot.take(store)
+    snapshot = Snapshot.take(store)
     able: list[Attack] = []
     refused: dict[str, LirastoreError] = {}
     for attack in attacks:
         try:
             passes: list[Sequence[Attack | Summary]] = [*first_passes([attack]), [attack]]
             for parts in passes:
-                readings(store, signals_of(parts))
+                readings(store, signals_of(parts), options.source)
             _scored(attack, snapshot, options)
             able.append(attack)
         except MissingData as error:
@@ -117,87 +121,7 @@ def _say_kept(names: list[str], options: Options) -> None:
         _say(f"up to date: {name_some(names)} (--force computes again)", options)
 
 
-# --- what a run is of ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Snapshot:
-    """The store as it was when the run began; (M,) models, (M, E) member, (E,) labels and attackable."""
-
-    models: np.ndarray[Any, Any]
-    digests: Mapping[int, str]
-    set_digest: str
-    member: np.ndarray[Any, Any]
-    labels: np.ndarray[Any, Any]
-    attackable: np.ndarray[Any, Any] | None
-
-    @classmethod
-    def take(cls, store: LogitStore) -> _Snapshot:
-        models, digest = store.committed(), store.set_digest()
-        while not np.array_equal(models, again := store.committed()):  # a commit came in between
-            models, digest = again, store.set_digest()
-        if not len(models):
-            raise MissingData(f"{store.path} has no committed model yet; train or ingest models first")
-        return cls(
-            models, _digests(store), digest, store.membership(models), store.labels(), store.attackable()
-        )
-
-    def check_unchanged(self, store: LogitStore) -> None:
-        """Raises ModelNotCommitted if a model was withdrawn meanwhile, even if it was written again: some
-        blocks may have been read before and others after. Models that were added do not matter.
-        """
-        now = _digests(store)
-        changed = [model for model in self.models.tolist() if now.get(model) != self.digests.get(model)]
-        if changed:
-            raise ModelNotCommitted(
-                f"models {name_some(changed)} of {store.path} were discarded or written again while the "
-                "attack ran; its results were not published: run it again"
-            )
-
-
-def _digests(store: LogitStore) -> dict[int, str]:
-    return {model: commit.digest for model, commit in store.commits().items()}
-
-
-def _identity(attack: Attack, snapshot: _Snapshot, options: Options) -> dict[str, Any]:
-    """The fields of a result that decide whether it is up to date."""
-    return {
-        "attack": attack.name,
-        "kind": attack.kind,
-        "parameters": json.loads(json.dumps(dict(attack.parameters))),
-        "preset": str(attack.parameters.get("preset", options.preset)),
-        "set_digest": snapshot.set_digest,
-        "equal_counts": options.equal_counts,
-        "seed": options.seed,
-        "options": {"source": options.source, "skip_unattackable": options.skip_unattackable},
-        "library_version": __version__,
-    }
-
-
-def _up_to_date(result: Result | None, identity: Mapping[str, Any], lira: Path) -> bool:
-    if result is None or any(getattr(result, key) != value for key, value in identity.items()):
-        return False
-    sizes = [part.bytes for part in result.objects.values()]
-    return all(
-        file.is_file() and file.stat().st_size == size
-        for file, size in zip(result.files(lira), sizes, strict=True)
-    )
-
-
-def _run_id(identity: Mapping[str, Any], plan: Plan, replaces: str | None) -> str:
-    """The same for the same work cut the same way, so that an interrupted run finds its parts again.
-
-    A forced run is told apart by the run that it `replaces`, whose files stay as they are until it is done.
-    """
-    import pyarrow
-
-    versions = {"numpy": np.__version__, "pyarrow": pyarrow.__version__}
-    cuts = {"blocks": plan.blocks, "period": plan.grid.period, "tile": plan.grid.tile}
-    document = {**identity, **versions, **cuts, "replaces": replaces}
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:20]
-
-
-def _scored(attack: Attack, snapshot: _Snapshot, options: Options) -> np.ndarray[Any, Any]:
+def _scored(attack: Attack, snapshot: Snapshot, options: Options) -> npt.NDArray[np.bool_]:
     return scored_examples(
         attack,
         snapshot.member,
@@ -216,7 +140,7 @@ class _Run:
     def __init__(
         self,
         store: LogitStore,
-        snapshot: _Snapshot,
+        snapshot: Snapshot,
         attacks: Sequence[Attack],
         options: Options,
         current: Mapping[str, Result | None],
@@ -226,8 +150,8 @@ class _Run:
         self.store = store
         self.current = current
         self.snapshot = snapshot
-        self.plan: Plan = plan(store, attacks, options)
-        self.identities = {attack.name: _identity(attack, snapshot, options) for attack in attacks}
+        self.plan: Plan = plan(store, attacks, options, models=len(snapshot.models))
+        self.identities = {attack.name: identity(attack, snapshot, options) for attack in attacks}
         self.scorings = [
             Scoring(attack, _scored(attack, snapshot, options), self._run_id(attack), store.lira)
             for attack in attacks
@@ -247,11 +171,17 @@ class _Run:
 
     def _run_id(self, attack: Attack) -> str:
         before = self.current[attack.name] if self.options.force else None
-        return _run_id(self.identities[attack.name], self.plan, before.run if before else None)
+        return run_id(attack, self.identities[attack.name], self.plan, before.run if before else None)
 
     def execute(self) -> list[Result]:
         """Computes what is missing of every run, then publishes the documents."""
-        self._prepare_folders()
+        _say(str(self.plan), self.options)
+        with Heartbeat(self._prepare_folders()):
+            self._compute_missing()
+            self.snapshot.check_unchanged(self.store)
+            return [self._finish(scoring) for scoring in self.scorings]
+
+    def _compute_missing(self) -> None:
         pending = self._pending()
         first = first_passes(scoring.attack for _, missing in pending for scoring in missing)
         total = sum(self._bytes(self._needed(summaries), self.plan.blocks) for summaries in first)
@@ -264,15 +194,14 @@ class _Run:
                 known |= self._summarise(summaries, known, watch)
             self._score(pending, known, watch)
         self.bytes_read = bar.bytes
-        self.snapshot.check_unchanged(self.store)
-        return [self._finish(scoring) for scoring in self.scorings]
 
-    def _prepare_folders(self) -> None:
-        for scoring in self.scorings:
-            folder = scoring.part_file(0).parent
+    def _prepare_folders(self) -> list[Path]:
+        folders = [scoring.part_file(0).parent for scoring in self.scorings]
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
             for parent in itertools.islice(folder.parents, 4):  # attack, kind, results, _lirastore
                 fsync_dir(parent)
+        return folders
 
     def _pending(self) -> list[tuple[Span, list[Scoring]]]:
         """Blocks with the attacks whose part of them does not exist yet; keeps the parts that do."""
@@ -302,17 +231,16 @@ class _Run:
     def _summarise(
         self, summaries: Sequence[Summary], known: Mapping[str, Any], watch: Watch
     ) -> dict[str, Any]:
-        """A first pass; states are combined in the order of the tiles, whatever the blocks and threads."""
+        """A first pass: the values of some summaries, by key."""
         needed = self._needed(summaries)
+        fold: Fold[list[Any]] = Fold(functools.partial(_combine, summaries))
         tasks = [
-            functools.partial(summarise_block, self.job, needed, known, watch, summaries, span)
+            functools.partial(summarise_block, self.job, needed, known, watch, summaries, fold, span)
             for span in self.plan.blocks
         ]
-        states = [tile for block in self._compute(tasks, watch) for tile in block]
-        return {
-            summary.key: summary.finalise(functools.reduce(summary.combine, (tile[index] for tile in states)))
-            for index, summary in enumerate(summaries)
-        }
+        self._compute(tasks, watch)
+        states = zip(summaries, fold.result(), strict=True)
+        return {summary.key: summary.finalise(state) for summary, state in states}
 
     def _score(
         self, pending: Sequence[tuple[Span, list[Scoring]]], known: Mapping[str, Any], watch: Watch
@@ -354,6 +282,7 @@ class _Run:
         attack = scoring.attack
         firsts = [start for start, _ in self.plan.blocks]
         parts = {scoring.part(first): self.parts[attack.name, first] for first in firsts}
+        self._check_complete(attack, parts)
         extremes = merge_extremes([part.extremes for part in parts.values()])
         result = Result(
             **self.identities[attack.name],
@@ -366,12 +295,33 @@ class _Run:
             bytes_read=self.bytes_read,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             warnings=(
-                *membership_warnings(attack, self.snapshot.member, scoring.scored, self.options.equal_counts),
+                *membership_warnings(
+                    attack,
+                    self.snapshot.member,
+                    self.snapshot.attackable,
+                    scoring.scored,
+                    equal_counts=self.options.equal_counts,
+                ),
                 *signal_warnings(attack, extremes),
             ),
         )
         results.publish(self.store.lira, result)
         return result
+
+    def _check_complete(self, attack: Attack, parts: Mapping[str, Part]) -> None:
+        """Raises ResultError if parts are gone: a process may have slept until gc took its run for dead."""
+        folder = results.results_folder(self.store.lira)
+        gone = [path for path in parts if not (folder / path).is_file()]
+        if gone:
+            raise ResultError(
+                f"{name_some(gone)} were removed while the attack {attack.name!r} ran; its results were not "
+                "published: run it again"
+            )
+
+
+def _combine(summaries: Sequence[Summary], earlier: list[Any], later: list[Any]) -> list[Any]:
+    triples = zip(summaries, earlier, later, strict=True)
+    return [summary.combine(before, after) for summary, before, after in triples]
 
 
 def _attacks(scorings: Iterable[Scoring]) -> list[Attack]:

@@ -111,7 +111,8 @@ def ingest(
     stored logits, `float32` or `float16`; default: float16 if the source's are, else float32. progress: show
     it on stderr, if that is a terminal.
 
-    Memory: a few slices of 4 MiB and the writer's own, whatever the size of the source.
+    Memory: labels and masks, a few slices of 4 MiB, and the writer's own; values and pictures are never held
+    whole, whatever the size of the source.
 
     Raises SourceError if the source is not what its layout promises or not what the store was made of,
     NonFiniteLogits, InputError, and the errors of opening a store.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lirastore.errors import SourceError
 
-__all__ = ["SLICE_BYTES", "Npy", "open_npy", "open_npz"]
+__all__ = ["SLICE_BYTES", "Npy", "Rows", "open_npy", "open_npz"]
 
 SLICE_BYTES: Final = 4 << 20
 """How much is read at once, a few of which are in flight at a time."""
@@ -92,6 +92,13 @@ class Npy:
             for start in range(0, count, step):
                 yield start, self.read(file, start, min(start + step, count), row)
 
+    @contextmanager
+    def slices(self) -> Iterator[Rows]:
+        """This array as one that is read when it is sliced. Raises SourceError for Fortran order."""
+        self.require_c_order()
+        with self.reading() as file:
+            yield Rows(self, file)
+
     def require_c_order(self) -> Npy:
         """This array, if its rows are stored one after the other. Raises SourceError for Fortran order."""
         if not self.fortran or sum(length > 1 for length in self.shape) < 2:
@@ -144,6 +151,26 @@ class Npy:
                 view = view[got:]
         values = np.frombuffer(raw, dtype=self.dtype)
         return values.astype(self.dtype.newbyteorder("="), copy=False)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An array on disk, read when it is sliced along its first axis; `file` is what `reading` gave."""
+
+    array: Npy
+    file: IO[bytes]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype.newbyteorder("=")
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop, _ = rows.indices(self.shape[0])
+        return self.array.read(self.file, start, stop, self.shape[1:])
 
 
 @contextmanager

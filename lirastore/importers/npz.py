@@ -53,6 +53,7 @@ from lirastore.importers.source import (
     missing_models,
     parse_json,
 )
+from lirastore.store import Sliced
 
 EXPECTS: Final = "a .npz file, or a directory of model-*.npz files"
 
@@ -104,7 +105,7 @@ def scan(source: Path, options: Options) -> Experiment:
         missing=missing,
         unknown_masks=unknown,
         design=_design(first),
-        preview=_preview(first, form),
+        preview=_preview(first, form, resources),
         attackable=first.maybe("attackable", (form.examples,), "b"),
         signals=form.signals,
         warnings=tuple(_warnings(rows, form)),
@@ -261,7 +262,9 @@ def _object(text: str, where: str) -> dict[str, Any]:
     return value
 
 
-def _preview(archive: Archive, form: Form) -> Callable[[list[str]], NDArray[np.uint8]] | None:
+def _preview(
+    archive: Archive, form: Form, resources: ExitStack
+) -> Callable[[list[str]], Sliced | None] | None:
     member = archive.members.get("preview")
     if member is None:
         return None
@@ -270,7 +273,8 @@ def _preview(archive: Archive, form: Form) -> Callable[[list[str]], NDArray[np.u
             f"{member.where}: {member.dtype} {member.shape}, expected uint8 ({form.examples}, height, width, "
             "channel)"
         )
-    return lambda _: member.load()
+    pictures = member.require_c_order()
+    return lambda _: resources.enter_context(pictures.slices())
 
 
 def _warnings(rows: list[_Row], form: Form) -> Iterator[str]:

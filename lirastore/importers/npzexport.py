@@ -8,11 +8,8 @@ other streams into it, a few MiB at a time.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -23,7 +20,7 @@ from lirastore.errors import InputError, MissingData
 from lirastore.importers.npyfile import SLICE_BYTES
 from lirastore.importers.npzform import SIGNAL_PREFIX
 from lirastore.store import LogitStore
-from lirastore.store.fsio import fsync_dir
+from lirastore.store.fsio import replacing
 
 __all__ = ["export"]
 
@@ -48,7 +45,7 @@ def export(store: LogitStore, file: Path) -> None:
     if file.is_dir() or not file.parent.is_dir():
         problem = "is a directory" if file.is_dir() else "would be in a directory that does not exist"
         raise InputError(f"{file} {problem}: expected the name of a file to write, such as logits.npz")
-    with _replacing(file) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(file) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, array in _small(store, models).items():
             _write(archive, name, array.shape, array.dtype, [np.ascontiguousarray(array)])
         if store.preview([0]) is not None:
@@ -140,17 +137,3 @@ def _write(
 def _file(member: IO[bytes]) -> Any:
     """numpy's annotation asks for its own protocol of a writable file, which this is."""
     return member
-
-
-@contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    """A new file beside `file` that takes its name on a clean exit, durably, and is removed otherwise."""
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.partial")
-    try:
-        yield partial
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    fsync_dir(file.parent)

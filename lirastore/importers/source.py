@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lirastore.errors import SourceError, name_some
+from lirastore.store import Sliced
 
 __all__ = [
     "Batch",
@@ -71,8 +72,8 @@ class Experiment:
 
     labels (E,) int64; membership (M, E) bool, with all-False rows for the `unknown_masks` of the `missing`
     ones. classes None where there are no logits. models: in the order in which they are read fastest.
-    preview(warnings) makes the (E, H, W, channel) uint8 pictures, and is only called when a store is
-    created. signals: auxiliary arrays and their dims. resources: closed when the import ends.
+    preview(warnings) gives the (E, H, W, channel) uint8 pictures, read as they are sliced; it is only called
+    when a store is created. signals: auxiliary arrays and their dims. resources: closed when the import ends.
     """
 
     format: str
@@ -86,7 +87,7 @@ class Experiment:
     missing: tuple[int, ...] = ()
     unknown_masks: tuple[int, ...] = ()
     design: Mapping[str, Any] = field(default_factory=dict)
-    preview: Callable[[list[str]], NDArray[np.uint8] | None] | None = None
+    preview: Callable[[list[str]], Sliced | None] | None = None
     attackable: NDArray[np.bool_] | None = None
     signals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Others", "all_others", "equal_others", "model_order"]
+__all__ = ["Others", "all_others", "degrees_of_freedom", "equal_others", "model_order"]
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -51,23 +51,48 @@ def all_others(member: Bool) -> Others:
     return Others(n_in=n_in - member, n_out=n_out - ~member)
 
 
-def equal_others(
-    member: Bool, *, models: Int64, examples: Int64, seed: int, limit: int | None = None
-) -> Others:
+def degrees_of_freedom(
+    member: Bool, use: Bool | None = None, *, equal_counts: bool = False
+) -> tuple[Int64, Int64]:
+    """(M,) each: Σ_j max(k_j − 1, 0) over the examples, of the k_j IN and OUT models beside each target.
+
+    Args:
+        member: (M, e) bool.
+        use: (e,) bool, the examples that count; all unless given.
+        equal_counts: as of `equal_others`.
+    """
+    beside_member, beside_other = _beside(member, equal_counts=equal_counts)
+    used = np.ones(member.shape[1], np.bool_) if use is None else use
+    found = []
+    for pair in zip(beside_member, beside_other, strict=True):
+        of_member, of_other = (np.maximum(count - 1, 0) * used for count in pair)
+        # A target's own place changes a count by one at most; two counts of bits are faster than a sum.
+        more, less = of_member > of_other, of_member < of_other
+        gained = [np.count_nonzero(row & more) - np.count_nonzero(row & less) for row in member]
+        found.append(of_other.sum() + np.array(gained, np.int64))
+    return found[0], found[1]
+
+
+def _beside(member: Bool, *, equal_counts: bool) -> tuple[tuple[Int64, Int64], tuple[Int64, Int64]]:
+    """(e,) numbers of IN and of OUT models beside a target that is a member, and beside one that is not."""
+    n_in = np.count_nonzero(member, axis=0)
+    n_out = len(member) - n_in
+    if not equal_counts:
+        return (n_in - 1, n_out), (n_in, n_out - 1)
+    beside_member = np.maximum(np.minimum(n_in - 1, n_out), 0)
+    beside_other = np.maximum(np.minimum(n_in, n_out - 1), 0)
+    return (beside_member, beside_member), (beside_other, beside_other)
+
+
+def equal_others(member: Bool, *, models: Int64, examples: Int64, seed: int) -> Others:
     """As many IN as OUT models: the first k of each side in `model_order`, the target passed over.
 
     Args:
         member: (M, e) bool.
         models, examples: (M,), (e,) ids in the store.
         seed: settles the order.
-        limit: at most so many models per side.
     """
-    n_in = np.count_nonzero(member, axis=0)
-    n_out = len(member) - n_in
-    beside_member = np.maximum(np.minimum(n_in - 1, n_out), 0)
-    beside_other = np.maximum(np.minimum(n_in, n_out - 1), 0)
-    if limit is not None:
-        beside_member, beside_other = np.minimum(beside_member, limit), np.minimum(beside_other, limit)
+    (beside_member, _), (beside_other, _) = _beside(member, equal_counts=True)
     prefix = _Prefixes(member, model_order(models, examples, seed))
     base = prefix.take(beside_member + 1, beside_other + 1)
     n_both = np.where(member, beside_member, beside_other)

@@ -63,7 +63,6 @@ class Loo:
         *,
         centre: Literal["mean", "median"] = "mean",
         equal_counts: bool = False,
-        limit: int | None = None,
         seed: int = 0,
         start: int = 0,
         models: Int64 | None = None,
@@ -75,22 +74,19 @@ class Loo:
             member: (M, e) bool, True where the example was in the model's training set.
             centre: what `mean_in` and `mean_out` are; the variances are about the mean in any case.
             equal_counts: as many IN as OUT models beside every target, see `counts.equal_others`.
-            limit: with equal counts, at most so many models per side.
             seed: with equal counts, settles which models are dropped.
             start: id of the first example; with `seed` and `models` it makes the choice independent of tiles.
             models: (M,) ids; 0, 1, … unless given.
 
         Raises:
-            InputError: shapes that do not belong together, an unknown centre, a limit without equal counts.
+            InputError: shapes that do not belong together, an unknown centre.
         """
         _check(values, member, models, centre)
-        if limit is not None and (limit < 1 or not equal_counts):
-            raise InputError(f"limit {limit} with equal_counts {equal_counts}: expected at least 1, and True")
         self.values, self.member, self.centre = values, member, centre
         if equal_counts:
             ids = np.arange(len(member)) if models is None else models
             examples = np.arange(start, start + member.shape[1])
-            self.others = equal_others(member, models=ids, examples=examples, seed=seed, limit=limit)
+            self.others = equal_others(member, models=ids, examples=examples, seed=seed)
         else:
             self.others = all_others(member)
         self.n_in, self.n_out = self.others.n_in, self.others.n_out

@@ -7,14 +7,9 @@ import numpy.typing as npt
 
 from lirastore.moments.masked import Bool, Float64, Values, bits, pick
 
-__all__ = ["Medians", "masked_median"]
+__all__ = ["Medians"]
 
 Counts = npt.NDArray[np.intp]
-
-
-def masked_median(x: Values, mask: Bool) -> Float64:
-    """(K,): the median of the marked values of each column of x (M, K); NaN where nothing is marked."""
-    return Medians(x, mask).whole()
 
 
 class Medians:
@@ -30,7 +25,7 @@ class Medians:
         self._n: Counts = np.count_nonzero(mask, axis=0)
 
     def whole(self) -> Float64:
-        """(K,): of all marked values."""
+        """(K,): of all marked values; NaN where nothing is marked."""
         middle = self._at((self._n - 1) // 2) / 2 + self._at(self._n // 2) / 2
         return np.where(self._n > 0, middle, np.nan)
 

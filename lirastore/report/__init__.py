@@ -22,19 +22,24 @@ def write_report(
     *,
     png: str | PathLike[str] | None = None,
     svg: str | PathLike[str] | None = None,
+    memory: int | None = None,
+    threads: int | None = None,
 ) -> None:
     """Writes one self-contained HTML file that opens offline; `png` and `svg`: the ROC alone, for papers.
 
     Works before any attack has run, and on a read-only store. Each file appears whole or not at all.
-    Raises MissingDependency without matplotlib, InputError for an output folder that is not there,
-    DamagedStore or ResultError for what cannot be read.
+    memory: what the queries over the scores may take, in bytes (default: a quarter of the machine's); more is
+    spilled to a temporary folder. threads: default one per core.
+    Raises MissingDependency without matplotlib, InputError for an output folder that is not there or limits
+    below 1, DamagedStore or ResultError for what cannot be read, MemoryBudgetError if that memory is too
+    little.
     """
     if find_spec("matplotlib") is None:
         raise MissingDependency("the report needs matplotlib: pip install 'lirastore[report]'")
     targets = [None if target is None else _target(target) for target in (output, png, svg)]
     from lirastore.report import data, figures, html
 
-    gathered = data.gather(store)
+    gathered = data.gather(store, memory=memory, threads=threads)
     page, png_file, svg_file = targets
     if page:
         write_atomic(page, html.page(gathered).encode())

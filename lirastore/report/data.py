@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore import catalog, results
+from lirastore.catalog import HEADLINE, OPERATING_POINTS, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from lirastore.store import LogitStore, StoreInfo
 
 __all__ = [
-    "HEADLINE",
-    "OPERATING_POINTS",
     "AttackRow",
     "Curve",
     "Exposed",
@@ -37,16 +36,6 @@ __all__ = [
 
 SHOWN = 24  # examples with their pictures
 CLOSE_UP = 5  # of which the distributions are shown, beside a typical example's
-
-OPERATING_POINTS = {  # column of view `metrics` -> its false positive rate; 0: no false positive at all
-    "tpr_at_10pct": 0.1,
-    "tpr_at_1pct": 0.01,
-    "tpr_at_0_1pct": 0.001,
-    "tpr_at_0_01pct": 0.0001,
-    "tpr_at_0_001pct": 0.00001,
-    "tpr_at_0fp": 0.0,
-}
-HEADLINE = "tpr_at_0_1pct"
 _PACKAGES = ("lirastore", "numpy", "scipy", "zarr", "dask", "duckdb", "pyarrow", "matplotlib")
 
 Floats = npt.NDArray[np.float64]
@@ -63,11 +52,15 @@ class Rate:
 
 @dataclass(frozen=True)
 class AttackRow:
-    """The metrics of one attack, pooled over its targets; `rates` by column of `OPERATING_POINTS`."""
+    """The metrics of one attack, pooled over its targets; `rates` by column of `OPERATING_POINTS`.
+
+    non_members: how many of its scores are of an example that the target was not trained on.
+    """
 
     attack: str
     targets: int
     examples: int
+    non_members: int
     auc: float | None
     balanced_accuracy: float | None
     rates: Mapping[str, Rate]
@@ -111,18 +104,22 @@ class Outputs:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that a report shows. `lead` is the attack whose most exposed examples are shown, if any ran."""
+    """All that a report shows.
+
+    stale: names of the attacks whose results are of other models than those committed now. lead: the attack
+    whose most exposed examples are shown, if any ran.
+    """
 
     title: str
     info: StoreInfo
     committed: int
     set_digest: str
-    non_members: int
     train_accuracy: float | None
     test_accuracy: float | None
     attacks: tuple[AttackRow, ...]
     curves: tuple[Curve, ...]
     runs: tuple[Result, ...]
+    stale: frozenset[str]
     lead: str | None
     exposed: tuple[Exposed, ...]
     outputs: tuple[Outputs, ...]
@@ -130,9 +127,9 @@ class ReportData:
     written_at: datetime
 
     @property
-    def stale(self) -> tuple[Result, ...]:
-        """Results computed from other models (or labels, or membership) than those committed now."""
-        return tuple(run for run in self.runs if run.set_digest != self.set_digest)
+    def non_members(self) -> int:
+        """The most non-members that an attack has scored: one of them is the finest false positive rate."""
+        return max((row.non_members for row in self.attacks), default=0)
 
     @property
     def headline(self) -> AttackRow | None:
@@ -140,32 +137,35 @@ class ReportData:
         return next((row for row in self.attacks if row.attack == self.lead), None)
 
 
-def gather(store: LogitStore) -> ReportData:
+def gather(store: LogitStore, *, memory: int | None = None, threads: int | None = None) -> ReportData:
     """Reads everything the report shows. Works before any attack has run, and on a read-only store.
 
-    Raises DamagedStore or ResultError for what cannot be read.
+    memory, threads: as `catalog.connect` has them. Raises DamagedStore or ResultError for what cannot be
+    read, MemoryBudgetError if the memory is too little.
     """
     models = store.committed()
     member = store.membership(models)
     runs = results.current(store.lira)
-    with catalog.connect(store) as connection:
+    with catalog.connected(store, memory=memory, threads=threads) as connection:
+        _sort_once(connection)
         attacks = tuple(_attack_rows(connection))
         curves = _curves(connection)
         train_accuracy, test_accuracy = _accuracies(connection)
         lead = attacks[0].attack if attacks else None
         ranked = _ranked(connection, lead) if lead else []
+        stale = connection.execute("select attack from attacks where stale").fetchall()
     exposed, typical = _examples(store, ranked, runs[lead].models if lead else ())
     return ReportData(
         title=store.info.name or store.path.stem,
         info=store.info,
         committed=len(models),
         set_digest=store.set_digest(),
-        non_members=int(member.size - member.sum()),
         train_accuracy=train_accuracy,
         test_accuracy=test_accuracy,
         attacks=attacks,
         curves=tuple(curves[row.attack] for row in attacks if row.attack in curves),
         runs=tuple(runs.values()),
+        stale=frozenset(attack for (attack,) in stale),
         lead=lead,
         exposed=exposed,
         outputs=tuple(_outputs(store, models, member, exposed[:CLOSE_UP], typical)),
@@ -177,18 +177,42 @@ def gather(store: LogitStore) -> ReportData:
 # --- metrics ------------------------------------------------------------------------------------
 
 
-def _rows(connection: DuckDBPyConnection, sql: str, *values: object) -> list[dict[str, Any]]:
-    cursor = connection.execute(sql, values)
+def _rows(connection: DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
+def _sort_once(connection: DuckDBPyConnection) -> None:
+    """Keeps the points that metrics, curves and exposure are made of, one attack after the other.
+
+    Each of these views would sort all scores again.
+    """
+    connection.execute("create table kept as from _pooled limit 0")
+    for (attack,) in connection.execute("select attack from attacks order by attack").fetchall():
+        connection.execute(f"insert into kept from _pooled where attack = {literal(attack)}")
+    connection.execute("create or replace view _pooled as from kept")
+
+
+_METRICS = f"""
+    select m.*, k.non_members
+    from metrics as m
+    join (select distinct attack, nonmembers as non_members from _pooled) as k using (attack)
+    order by {HEADLINE} desc nulls last, auc desc, attack
+"""
+
+
 def _attack_rows(connection: DuckDBPyConnection) -> Iterator[AttackRow]:
     """The strongest attack first: by TPR at 0.1% FPR, then by AUC."""
-    for row in _rows(connection, f"from metrics order by {HEADLINE} desc nulls last, auc desc, attack"):
-        rates = {name: Rate(row[name], row[f"{name}_lo"], row[f"{name}_hi"]) for name in OPERATING_POINTS}
+    for row in _rows(connection, _METRICS):
         yield AttackRow(
-            row["attack"], row["targets"], row["examples"], row["auc"], row["balanced_accuracy"], rates
+            attack=row["attack"],
+            targets=row["targets"],
+            examples=row["examples"],
+            non_members=row["non_members"],
+            auc=row["auc"],
+            balanced_accuracy=row["balanced_accuracy"],
+            rates={name: Rate(row[name], row[f"{name}_lo"], row[f"{name}_hi"]) for name in OPERATING_POINTS},
         )
 
 
@@ -211,22 +235,17 @@ def _accuracies(connection: DuckDBPyConnection) -> tuple[float | None, float | N
 # --- examples -----------------------------------------------------------------------------------
 
 
-_RANKED = f"""
-    select exposure.*,
-           row_number() over (
-               order by detected desc nulls last, mean_score_in - mean_score_out desc nulls last, example
-           ) as rank,
-           count(*) over () // 2 + 1 as middle
-    from exposure
-    where exposure.attack = ?
-    qualify rank <= {SHOWN} or rank = middle
-    order by rank
-"""
-
-
 def _ranked(connection: DuckDBPyConnection, attack: str) -> list[dict[str, Any]]:
     """The most exposed examples in the order of `most_exposed`, and the one in the middle of that order."""
-    return _rows(connection, _RANKED, attack)
+    middle = "ranked // 2 + 1"
+    return _rows(
+        connection,
+        f"""
+        select *, {middle} as middle from _ranked
+        where attack = {literal(attack)} and (rank <= {SHOWN} or rank = {middle})
+        order by rank
+        """,
+    )
 
 
 def _examples(

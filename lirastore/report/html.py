@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from importlib import resources
 from string import Template
 
+from lirastore.catalog import HEADLINE
 from lirastore.report import sections
-from lirastore.report.data import HEADLINE, ReportData
+from lirastore.report.data import ReportData
 from lirastore.report.formats import moment, percent
 from lirastore.report.markup import Markup, element, join
 
@@ -64,7 +65,7 @@ def _headline(data: ReportData) -> Iterator[object]:
     yield " of the training examples. Guessing would recognise 0.1%."
     if rate.low is None:
         yield (
-            f" One false positive among {data.non_members:,} non-members is more than 0.1% already: there is "
+            f" One false positive among {row.non_members:,} non-members is more than 0.1% already: there is "
             "too little data for this number to mean much."
         )
 
@@ -96,7 +97,8 @@ def _notices(data: ReportData) -> Markup | None:
     notes = [
         f"{run.attack} is stale: it was computed from {len(run.models):,} models, and the store has changed "
         "since. Run “lirastore attack” again to bring it up to date."
-        for run in data.stale
+        for run in data.runs
+        if run.attack in data.stale
     ]
     notes += [f"{run.attack}: {warning}" for run in data.runs for warning in run.warnings]
     if not notes:

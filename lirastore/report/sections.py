@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lirastore.catalog import HEADLINE, OPERATING_POINTS
 from lirastore.errors import name_some
 from lirastore.report import figures
-from lirastore.report.data import HEADLINE, OPERATING_POINTS, AttackRow, Exposed, Outputs, Rate, ReportData
+from lirastore.report.data import AttackRow, Exposed, Outputs, Rate, ReportData
 from lirastore.report.formats import NOTHING, interval, moment, number, percent, size
 from lirastore.report.markup import Markup, element, join
 from lirastore.report.pictures import data_uri
@@ -103,7 +104,7 @@ def metrics(data: ReportData) -> Markup:
             "Small print under a rate: its 95% Clopper–Pearson interval, in percent. It is conditional on "
             "these examples, these models and the threshold found on them; it is not an interval for how "
             "much such training leaks in general, because trials share examples and the threshold is itself "
-            "an estimate.",
+            "an estimate. “No interval”: the false positive rate is finer than the data resolves.",
             class_="note",
         ),
         element("p", _resolution(data), class_="note"),
@@ -111,12 +112,14 @@ def metrics(data: ReportData) -> Markup:
 
 
 def _resolution(data: ReportData) -> str:
-    one = percent(1 / data.non_members) if data.non_members else NOTHING
+    counts = [row.non_members for row in data.attacks]
+    low, high = min(counts), max(counts)
+    pairs = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    one = percent(1 / low) if low else NOTHING
     return (
-        f"All targets are pooled: {data.non_members:,} pairs of a model and an example that it was not "
-        f"trained on. One false positive among them is {one}; rates finer than that are not resolved by this "
-        f"data and shown as “{NOTHING}”. The last column allows no false positive at all. Balanced accuracy "
-        "is the best over all thresholds."
+        f"All targets are pooled: {pairs} scored pairs of a model and an example that it was not trained on. "
+        f"One false positive among {low:,} is {one}: a rate at a false positive rate finer than that is what "
+        "is found before the first false positive; it has no interval. The last column allows no false positive at all. Balanced accuracy is the best over all thresholds."
     )
 
 
@@ -142,17 +145,16 @@ def _metrics_row(row: AttackRow) -> Markup:
         element("th", row.attack, scope="row"),
         element("td", _three(row.auc)),
         element("td", percent(row.balanced_accuracy)),
-        [_rate_cell(row.rates[name], rate) for name, rate in OPERATING_POINTS.items()],
+        [_rate_cell(row.rates[name]) for name in OPERATING_POINTS],
     )
 
 
-def _rate_cell(rate: Rate, false_positives: float) -> Markup:
-    """Without an interval a rate is finer than the data resolves, unless it is that at no false positive."""
-    if rate.value is None or (rate.low is None and false_positives > 0):
+def _rate_cell(rate: Rate) -> Markup:
+    """Without members or non-members there is no rate; without an interval the data does not resolve it."""
+    if rate.value is None:
         return element("td", NOTHING)
-    if rate.low is None or rate.high is None:
-        return element("td", percent(rate.value))
-    return element("td", percent(rate.value), element("small", interval(rate.low, rate.high)))
+    small = "no interval" if rate.low is None or rate.high is None else interval(rate.low, rate.high)
+    return element("td", percent(rate.value), element("small", small))
 
 
 # --- examples -----------------------------------------------------------------------------------
@@ -283,7 +285,7 @@ def _runs(data: ReportData) -> Markup:
         element(
             "table",
             element("thead", element("tr", head)),
-            element("tbody", [_run_row(run, stale=run in data.stale) for run in data.runs]),
+            element("tbody", [_run_row(run, stale=run.attack in data.stale) for run in data.runs]),
         ),
         class_="scroll",
         role="region",

@@ -7,6 +7,7 @@ from lirastore.store.create import create
 from lirastore.store.housekeeping import AttemptStatus, GcReport, StoreStatus, gc_store, status
 from lirastore.store.layout import ArraySpec, StoreInfo
 from lirastore.store.open import LogitStore, open_store
+from lirastore.store.plan import Sliced
 from lirastore.store.recover import RecoverReport, recover
 from lirastore.store.verify import VerifyReport, verify_store
 from lirastore.store.withdraw import discard
@@ -20,6 +21,7 @@ __all__ = [
     "LogitStore",
     "ModelWriter",
     "RecoverReport",
+    "Sliced",
     "StoreInfo",
     "StoreStatus",
     "VerifyReport",

@@ -25,6 +25,7 @@ from lirastore.store.protocol import (
     CLAIM_FILE,
     HEARTBEAT,
     MANIFEST,
+    PREPARATION,
     Places,
     claim_document,
     current_claim,
@@ -36,7 +37,6 @@ __all__ = ["HEARTBEAT_SECONDS", "Attempt", "AttemptInfo", "is_preparation", "lis
 HEARTBEAT_SECONDS = 30.0
 
 ATTEMPT_FILE = "attempt.json"
-_PREPARATION = ".new-"
 
 
 class Attempt:
@@ -59,7 +59,7 @@ class Attempt:
         self._pulse.start()
 
     def _prepare(self) -> None:
-        fresh = self.directory.with_name(_PREPARATION + uuid.uuid4().hex)
+        fresh = self.directory.with_name(PREPARATION + uuid.uuid4().hex)
         _make(fresh)
         write_new(fresh / ATTEMPT_FILE, _owner_document())
         document = claim_document(self.model, self.name)
@@ -179,7 +179,7 @@ def _models(places: Places) -> list[int]:
 
 def is_preparation(directory: Path) -> bool:
     """Whether a directory in staging is no attempt yet: its process is making it, or died doing so."""
-    return directory.name.startswith(_PREPARATION)
+    return directory.name.startswith(PREPARATION)
 
 
 def _look(model: int, directory: Path) -> AttemptInfo | None:

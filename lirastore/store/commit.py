@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Commit",
     "committed_models",
+    "find_commit",
     "keep_mask_digest",
     "model_digest",
     "parse_commit",
@@ -123,11 +124,17 @@ def committed_models(store: LogitStore) -> list[int]:
 
 def read_commit(store: LogitStore, model: int) -> Commit:
     """Reads one marker. Raises ModelNotCommitted if there is none, DamagedStore if it is unreadable."""
-    path = store.lira / COMMITS / f"{model}.json"
-    commit = read_marker(path)
+    commit = find_commit(store, model)
     if commit is None:
         raise ModelNotCommitted(f"model {model} is not committed in {store.path}: write it, then ask again")
-    if commit.model != model:
+    return commit
+
+
+def find_commit(store: LogitStore, model: int) -> Commit | None:
+    """Reads one marker, None if there is none. Raises DamagedStore if it is unreadable or another model's."""
+    path = store.lira / COMMITS / f"{model}.json"
+    commit = read_marker(path)
+    if commit is not None and commit.model != model:
         raise DamagedStore(f"{path} is the marker of model {commit.model}: {_remedy(model)}, or restore it")
     return commit
 
@@ -148,7 +155,8 @@ def parse_commit(data: bytes, path: Path) -> Commit:
         commit = _from_json(document) if found == FORMAT else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedStore(
-            f"{path} is no readable commit marker ({error!r}): {_remedy(path.stem)}, or restore the file"
+            f"{path} is no readable commit marker ({type(error).__name__}: {error}): {_remedy(path.stem)}, "
+            f"or restore the file"
         ) from error
     if commit is None:
         raise FormatVersionError(

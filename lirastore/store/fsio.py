@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from lirastore.errors import UnsupportedFilesystem
 
@@ -20,17 +21,21 @@ __all__ = [
     "entries",
     "fsync_dir",
     "fsync_file",
+    "is_clock",
     "move",
     "occupied",
     "probe_claim_method",
-    "put_if_absent",
     "remove_tree",
+    "replacing",
     "write_atomic",
     "write_new",
 ]
 
 # What a rename onto a directory that is not empty, or a link onto an existing name, may say.
 _OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY})
+
+
+_CLOCK = ".clock-"
 
 
 def occupied(error: OSError) -> bool:
@@ -76,36 +81,29 @@ def write_new(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replaces a file's contents: every reader sees the old or the new, whole, even after a power failure."""
-    with _temporary(path, data) as temporary:
-        temporary.replace(path)
-    fsync_dir(path.parent)
-
-
-def put_if_absent(path: Path, data: bytes) -> bool:
-    """Creates `path` with these contents unless it exists; of many processes exactly one gets True.
-
-    The name appears with its contents complete. Needs hard links (see `probe_claim_method`).
-    """
-    with _temporary(path, data) as temporary:
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return False
-    fsync_dir(path.parent)
-    return True
-
-
 @contextlib.contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """A flushed file with these contents beside `path`, removed at the end if it is still there."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new binary file, written aside in the same directory, that takes the name `path` on a clean exit.
+
+    Every reader of `path` sees what was there before or the new file whole, even after a power failure. On an
+    exception, whatever it is, the new file is removed and `path` stays as it was.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        write_new(temporary, data)
-        yield temporary
+        with aside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
+    fsync_dir(path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replaces a file's contents as `replacing` does, with contents that are at hand."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def move(source: Path, target: Path) -> bool:
@@ -154,12 +152,17 @@ def clock(directory: Path) -> float:
 
     Ages of files on a network filesystem mean something only against the server's own clock.
     """
-    probe = directory / f".clock-{uuid.uuid4().hex}"
+    probe = directory / f"{_CLOCK}{uuid.uuid4().hex}"
     probe.touch()
     try:
         return probe.stat().st_mtime
     finally:
         probe.unlink()
+
+
+def is_clock(path: Path) -> bool:
+    """Whether a file is a probe of `clock`: one older than a moment was left by a killed process."""
+    return path.name.startswith(_CLOCK)
 
 
 def probe_claim_method(directory: Path) -> str:

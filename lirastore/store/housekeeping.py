@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lirastore.store.attempt import AttemptInfo, is_preparation, list_attempts, retire
-from lirastore.store.fsio import clock, entries, remove_tree
+from lirastore.store.create import is_partial
+from lirastore.store.fsio import clock, entries, is_clock, remove_tree
+from lirastore.store.layout import RESULTS
 from lirastore.store.protocol import Places, current_claim
 from lirastore.store.recover import RecoverReport, recover
 
@@ -25,6 +29,9 @@ SILENT_AFTER = 300.0
 
 PREPARATION_SECONDS = 600.0
 """Preparing an attempt or a discard takes milliseconds: what is older was left by a process that died."""
+
+CREATION_SECONDS = 86400.0
+"""A directory of a creation that nothing was added to for so long was left by a process that died."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +87,13 @@ def _attempt_status(places: Places, info: AttemptInfo, silent: float) -> Attempt
 
 @dataclass(frozen=True)
 class GcReport:
-    """What gc did: (model, attempt) pairs removed, runs of attacks removed, and what recovery did first."""
+    """What gc did: (model, attempt) pairs removed, runs of attacks removed, what recovery did first, and the
+    remains of killed creations of this store, removed from beside it."""
 
     attempts: list[tuple[int, str]]
     runs: list[str]
     recovered: RecoverReport
+    creations: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """One line per thing done."""
@@ -94,6 +103,7 @@ class GcReport:
             *(f"cannot publish model {model}: {why}" for model, why in self.recovered.stuck.items()),
             *(f"removed attempt {attempt} at model {model}" for model, attempt in self.attempts),
             *(f"removed run {run}" for run in self.runs),
+            *(f"removed unfinished creation {name}" for name in self.creations),
         ]
 
 
@@ -103,7 +113,8 @@ def gc_store(
     older_than: timedelta = timedelta(hours=24),
     results: Callable[[Path, float], list[str]] | None = None,
 ) -> GcReport:
-    """Removes attempts of committed models, unclaimed attempts silent for `older_than`, and trash.
+    """Removes attempts of committed models, unclaimed attempts silent for `older_than`, trash, and remains of
+    killed processes, killed creations of this store included.
 
     Recovers first (see `recover`). Ages are by the store's clock. Safe beside live writers: an attempt that
     has claimed its model is never removed, and one that is removed can never claim; its writer gets
@@ -125,7 +136,8 @@ def gc_store(
     for heap in entries(places.trash):
         remove_tree(heap)
     runs = [] if results is None else results(store.lira, older_than.total_seconds())
-    return GcReport(removed, runs, recovered)
+    creations = list(_remove_creations(store.path.resolve(), now - CREATION_SECONDS))
+    return GcReport(removed, runs, recovered, creations)
 
 
 def _is_useless(places: Places, info: AttemptInfo, silent: bool) -> bool:
@@ -142,10 +154,31 @@ def _remove(places: Places, info: AttemptInfo) -> bool:
 
 
 def _litter(places: Places, before: float) -> Iterator[Path]:
-    """Preparations of attempts and discards that nobody will finish."""
-    for area in (places.staging, places.discarded):
-        for folder in entries(area):
-            for path in filter(is_preparation, entries(folder)):
-                with contextlib.suppress(FileNotFoundError):  # finished this moment
-                    if path.stat().st_mtime <= before:
-                        yield path
+    """Preparations of attempts and discards that nobody will finish, and probes of the clock."""
+    folders = [folder for area in (places.staging, places.discarded) for folder in entries(area)]
+    remains = [path for folder in folders for path in entries(folder) if is_preparation(path)]
+    for folder in (places.lira, places.lira / RESULTS):
+        remains += [path for path in entries(folder) if is_clock(path)]
+    for path in remains:
+        with contextlib.suppress(FileNotFoundError):  # finished this moment
+            if path.stat().st_mtime <= before:
+                yield path
+
+
+def _remove_creations(root: Path, before: float) -> Iterator[str]:
+    """Removes what killed creations of the store at `root` left beside it, this user's only; gives the names.
+
+    The store stands, so a creation that should still be alive could only be refused.
+    """
+    for path in entries(root.parent):
+        if is_partial(path, root) and _abandoned(path, before):
+            remove_tree(path)
+            yield path.name
+
+
+def _abandoned(path: Path, before: float) -> bool:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and found.st_mtime <= before

@@ -13,11 +13,12 @@ from lirastore.errors import DamagedStore, NotAStore
 from lirastore.store.layout import ArraySpec, Json, StoreInfo, little, model_arrays
 from lirastore.store.plain import PlainSpec
 
-__all__ = ["read_arrays", "read_group", "read_plain_specs"]
+__all__ = ["DOCUMENT", "check_document", "plain_names", "read_arrays", "read_group", "read_plain_spec"]
 
 DOCUMENT = "zarr.json"
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
+_REMEDY = "restore it from a copy of the store"
 _PLAIN_DIMS = {
     "model": ("model",),
     "example": ("example",),
@@ -32,7 +33,7 @@ _OPTIONAL = frozenset({"attackable", "preview"})
 def read_group(path: Path) -> dict[str, Json]:
     """The attributes of the Zarr group at `path`; NotAStore if there is none."""
     try:
-        text = (path / DOCUMENT).read_text(encoding="utf-8")
+        text = (path / DOCUMENT).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "is not a lirastore store: it has no zarr.json" if path.exists() else "does not exist"
         raise NotAStore(f"{path} {what}") from error
@@ -59,13 +60,19 @@ def read_arrays(path: Path, info: StoreInfo) -> dict[str, ArraySpec]:
     return {name: _read_sharded(path / name / DOCUMENT, plan, info) for name, plan in planned.items()}
 
 
-def read_plain_specs(path: Path, info: StoreInfo) -> dict[str, PlainSpec]:
-    """The plain arrays that the store has: all but attackable and preview are in every store."""
-    return {
-        name: _read_plain(path, name, dims, info)
-        for name, dims in _PLAIN_DIMS.items()
-        if name not in _OPTIONAL or (path / name).exists()
-    }
+def plain_names(path: Path) -> list[str]:
+    """Names of the plain arrays that the store has: all but attackable and preview are in every store."""
+    return [name for name in _PLAIN_DIMS if name not in _OPTIONAL or (path / name).exists()]
+
+
+def read_plain_spec(root: Path, name: str, info: StoreInfo) -> PlainSpec:
+    """The layout of a plain array as its document gives it; DamagedStore if that is not of format 1."""
+    return _read_plain(root, name, _PLAIN_DIMS[name], info)
+
+
+def check_document(path: Path) -> None:
+    """Raises DamagedStore if the Zarr document at `path` is absent or unreadable."""
+    _read(path)
 
 
 def _read_sharded(path: Path, plan: ArraySpec, info: StoreInfo) -> ArraySpec:
@@ -81,7 +88,7 @@ def _read_sharded(path: Path, plan: ArraySpec, info: StoreInfo) -> ArraySpec:
             "codec": (codec["name"], codec["configuration"]),
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise DamagedStore(f"{path} is no sharded array of format 1: {error!r}") from error
+        raise DamagedStore(f"{path} is no sharded array of format 1 ({error!r}): {_REMEDY}") from error
     inner = {"chunk_shape": list(chunk), "codecs": [_BYTES, _CRC], "index_codecs": [_BYTES, _CRC]}
     expected = {
         "shape": plan.shape,
@@ -118,7 +125,7 @@ def _read_plain(root: Path, name: str, dims: tuple[str, ...], info: StoreInfo) -
         dtype = little(document["data_type"])
         found = {"dimension_names": tuple(document["dimension_names"]), "codecs": document["codecs"]}
     except (KeyError, TypeError, ValueError) as error:
-        raise DamagedStore(f"{path} is no array of format 1: {error!r}") from error
+        raise DamagedStore(f"{path} is no array of format 1 ({error!r}): {_REMEDY}") from error
     codec = _BYTES if dtype.itemsize > 1 else {"name": "bytes"}
     _compare(path, found, {"dimension_names": dims, "codecs": [codec, _CRC]})
     planned = tuple(lengths.get(dim, length) for dim, length in zip(dims, shape, strict=True))
@@ -142,21 +149,21 @@ def _integers(values: Json) -> tuple[int, ...]:
 def _compare(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
     for field, value in expected.items():
         if found[field] != value:
-            raise DamagedStore(f"{path}: {field} is {found[field]!r}, expected {value!r}")
+            raise DamagedStore(f"{path}: {field} is {found[field]!r}, expected {value!r}: {_REMEDY}")
 
 
 def _read(path: Path) -> dict[str, Json]:
     try:
-        return _parse(path.read_text(encoding="utf-8"), path)
+        return _parse(path.read_bytes(), path)
     except FileNotFoundError as error:
-        raise DamagedStore(f"{path} is absent: restore it from a copy of the store") from error
+        raise DamagedStore(f"{path} is absent: {_REMEDY}") from error
 
 
-def _parse(text: str, path: Path) -> dict[str, Json]:
+def _parse(text: bytes, path: Path) -> dict[str, Json]:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise DamagedStore(f"{path} is no JSON document: {error}") from error
+        raise DamagedStore(f"{path} is no JSON document ({error}): {_REMEDY}") from error
     if not isinstance(document, dict):
-        raise DamagedStore(f"{path} is no JSON object")
+        raise DamagedStore(f"{path} is no JSON object: {_REMEDY}")
     return document

@@ -23,9 +23,9 @@ from lirastore.errors import (
     name_some,
 )
 from lirastore.store import metadata
-from lirastore.store.commit import Commit, committed_models, keep_mask_digest, read_marker
+from lirastore.store.commit import Commit, committed_models, find_commit, keep_mask_digest
 from lirastore.store.layout import COMMITS, FORMAT, LIRA, ArraySpec, Json, StoreInfo
-from lirastore.store.plain import PlainSpec, plain_damage, read_plain, text_damage
+from lirastore.store.plain import PlainSpec, read_plain
 from lirastore.store.reader import ShardReader, Unreadable
 
 if TYPE_CHECKING:
@@ -79,15 +79,13 @@ class LogitStore:
 
     def committed(self) -> npt.NDArray[np.int64]:
         """(K,) ids of the committed models, ascending; listed afresh from the commit markers."""
-        models = [model for model in committed_models(self) if model < self.info.models]
+        models = committed_models(self)
         self._known = frozenset(models)
         return np.asarray(models, dtype=np.int64)
 
     def commits(self) -> dict[int, Commit]:
         """The commit marker of every committed model, by id, ascending."""
-        markers = {
-            model: read_marker(self.lira / COMMITS / f"{model}.json") for model in self.committed().tolist()
-        }
+        markers = {model: find_commit(self, model) for model in self.committed().tolist()}
         return {model: commit for model, commit in markers.items() if commit}  # None: discarded just now
 
     def set_digest(self) -> str:
@@ -152,7 +150,8 @@ class LogitStore:
     @cached_property
     def plain(self) -> Mapping[str, PlainSpec]:
         """The small arrays by name: model, example, label, membership; attackable and preview if there."""
-        return metadata.read_plain_specs(self.path, self.info)
+        names = metadata.plain_names(self.path)
+        return {name: metadata.read_plain_spec(self.path, name, self.info) for name in names}
 
     def read_plain(self, name: str, rows: npt.NDArray[np.int64] | None = None) -> npt.NDArray[Any]:
         """All of a small array, or some rows of it; DamagedStore names the object that cannot be read."""
@@ -165,11 +164,6 @@ class LogitStore:
             return read_plain(self.path, spec, rows)
         except Unreadable as error:
             raise DamagedStore(f"{self.path}: {error}; restore this file from a copy of the store") from error
-
-    def plain_damage(self) -> list[Unreadable]:
-        """Everything that is wrong with the small arrays, coordinates included; reads all of them."""
-        damaged = [error for spec in self.plain.values() for error in plain_damage(self.path, spec)]
-        return damaged + text_damage(self.path, "augmentation", self.info.augmentations)
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from lirastore.store.layout import CRC_BYTES
 from lirastore.store.reader import Unreadable, fill, opened
 from lirastore.store.shards import crc32c
 
-__all__ = ["PlainSpec", "plain_damage", "read_plain", "text_damage", "text_piece"]
+__all__ = ["PlainSpec", "piece_rows", "read_plain", "text_damage", "text_piece"]
 
 Array = npt.NDArray[Any]
 
@@ -59,15 +59,10 @@ def read_plain(root: Path, spec: PlainSpec, rows: npt.NDArray[np.int64]) -> Arra
     return out
 
 
-def plain_damage(root: Path, spec: PlainSpec) -> list[Unreadable]:
-    """Every piece that cannot be read, in order."""
-    damaged = []
-    for piece in range(spec.pieces):
-        try:
-            _read_piece(root, spec, piece)
-        except Unreadable as error:
-            damaged.append(error)
-    return damaged
+def piece_rows(spec: PlainSpec, piece: int) -> npt.NDArray[np.int64]:
+    """Which rows one piece holds, without those beyond the array's edge."""
+    length = spec.chunk_shape[0]
+    return np.arange(piece * length, min((piece + 1) * length, spec.shape[0]))
 
 
 def _read_piece(root: Path, spec: PlainSpec, piece: int) -> Array:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +26,22 @@ from lirastore.store.layout import (
     model_arrays,
 )
 
-__all__ = ["Plan", "Signal", "checked_plan", "dataset_fingerprint"]
+__all__ = ["Fingerprint", "Plan", "Signal", "Sliced", "checked_plan"]
 
 Array = npt.NDArray[Any]
 Signal = str | tuple[str, Sequence[str]]
+
+
+class Sliced(Protocol):
+    """Something of which rows can be had slice by slice: an array, a memory map, a reader of a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: slice, /) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class Plan:
     dtype: str
     name: str
     design: Mapping[str, Json]
-    preview: Array | None
+    preview: Sliced | None
     attackable: Array | None
     signals: dict[str, tuple[str, ...]]
 
@@ -60,7 +72,7 @@ class Plan:
             signals=self.signals,
         )
 
-    def info(self, claim: str) -> StoreInfo:
+    def info(self, claim: str, fingerprint: str) -> StoreInfo:
         """The root document, as of now."""
         models, examples = self.membership.shape
         return StoreInfo(
@@ -71,7 +83,7 @@ class Plan:
             classes=self.classes,
             dtype=self.dtype,
             name=self.name,
-            fingerprint=dataset_fingerprint(self.labels, self.preview),
+            fingerprint=fingerprint,
             design=self.design,
             signals=self.signals,
             claim=claim,
@@ -80,15 +92,29 @@ class Plan:
         )
 
 
-def dataset_fingerprint(labels: Array, preview: Array | None) -> str:
-    """sha256 (hexadecimal) that tells data sets apart: over the labels, and the pictures if there are any."""
-    digest = hashlib.sha256()
-    for field, array in (("label", labels), ("preview", preview)):
-        if array is not None:
-            shape = "x".join(str(length) for length in array.shape)
-            digest.update(f"{field} {array.dtype.name} {shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return digest.hexdigest()
+class Fingerprint:
+    """sha256 that tells data sets apart: over the labels, and the pictures if there are any."""
+
+    def __init__(self, labels: Array) -> None:
+        self._digest = hashlib.sha256()
+        self._begin("label", labels.dtype, labels.shape)
+        self.update(labels)
+
+    def begin_pictures(self, shape: tuple[int, ...]) -> None:
+        """Says that pictures (E, H, W, channel) uint8 follow, in blocks along their first axis."""
+        self._begin("preview", np.dtype(np.uint8), shape)
+
+    def update(self, block: Array) -> None:
+        """Takes the next values."""
+        self._digest.update(np.ascontiguousarray(block).view(np.uint8).data)
+
+    def hexdigest(self) -> str:
+        """The digest of what was taken so far."""
+        return self._digest.hexdigest()
+
+    def _begin(self, field: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        lengths = "x".join(str(length) for length in shape)
+        self._digest.update(f"{field} {dtype.name} {lengths}\n".encode())
 
 
 def checked_plan(
@@ -100,28 +126,37 @@ def checked_plan(
     dtype: str,
     name: str,
     design: Mapping[str, Json],
-    preview: npt.ArrayLike | None,
+    preview: npt.ArrayLike | Sliced | None,
     attackable: npt.ArrayLike | None,
     signals: Sequence[Signal],
 ) -> Plan:
     """Holds the arguments of `create` to what the format allows; InputError says which does not fit."""
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r}: expected {' or '.join(DTYPES)}")
     if not isinstance(name, str):
         raise InputError(f"name {name!r}: expected text")
-    label = _check_labels(np.asarray(labels), classes)
+    label = _check_labels(_as_array("labels", labels), classes)
     return Plan(
         labels=label,
-        membership=_check_membership(np.asarray(membership), len(label)),
+        membership=_check_membership(_as_array("membership", membership), len(label)),
         augmentations=_check_augmentations(augmentations),
         classes=None if classes is None else int(classes),
         dtype=dtype,
         name=name,
         design=_check_design(design),
-        preview=None if preview is None else _check_preview(np.asarray(preview), len(label)),
-        attackable=None if attackable is None else _check_attackable(np.asarray(attackable), len(label)),
+        preview=None if preview is None else _check_preview(preview, len(label)),
+        attackable=None if attackable is None else _check_attackable(attackable, len(label)),
         signals=_check_signals(signals),
     )
+
+
+def _as_array(name: str, values: object) -> Array:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on a device
+        raise InputError(
+            f"{name}: {type(values).__name__} from which numpy can make no array: {error}"
+        ) from error
 
 
 def _check_labels(labels: Array, classes: int | None) -> Array:
@@ -129,7 +164,8 @@ def _check_labels(labels: Array, classes: int | None) -> Array:
         raise InputError(
             f"labels: {labels.dtype} of shape {labels.shape}, expected integers of shape (examples,)"
         )
-    if classes is not None and (isinstance(classes, bool) or int(classes) != classes or classes < 2):
+    countable = isinstance(classes, int | np.integer) and not isinstance(classes, bool)
+    if classes is not None and (not countable or classes < 2):
         raise InputError(
             f"classes {classes!r}: expected an integer of at least 2, or None for a signal-only store"
         )
@@ -153,12 +189,14 @@ def _check_membership(membership: Array, examples: int) -> Array:
     return membership
 
 
-def _check_augmentations(augmentations: Sequence[str] | int) -> tuple[str, ...]:
+def _check_augmentations(augmentations: object) -> tuple[str, ...]:
     if isinstance(augmentations, int | np.integer) and not isinstance(augmentations, bool):
         if augmentations < 1:
             raise InputError(f"augmentations {augmentations}: expected at least 1")
         return ("identity",) if augmentations == 1 else tuple(f"query{i}" for i in range(augmentations))
-    names = () if isinstance(augmentations, str | bool) else tuple(augmentations)
+    names: tuple[str, ...] = ()
+    if isinstance(augmentations, Iterable) and not isinstance(augmentations, str):
+        names = tuple(augmentations)
     if (
         not names
         or not all(isinstance(name, str) and name for name in names)
@@ -178,16 +216,21 @@ def _check_design(design: Mapping[str, Json]) -> Mapping[str, Json]:
     return plain
 
 
-def _check_preview(preview: Array, examples: int) -> Array:
-    if preview.dtype != np.uint8 or preview.ndim != 4 or len(preview) != examples or not preview.size:
+def _check_preview(given: npt.ArrayLike | Sliced, examples: int) -> Sliced:
+    """Pictures, not read yet if they are something that can be read slice by slice."""
+    sliced = isinstance(getattr(given, "dtype", None), np.dtype) and hasattr(given, "shape")
+    preview = cast(Sliced, given) if sliced else _as_array("preview", given)
+    shape = tuple(preview.shape)
+    if preview.dtype != np.uint8 or len(shape) != 4 or shape[0] != examples or 0 in shape:
         raise InputError(
-            f"preview: {preview.dtype} of shape {preview.shape}, expected uint8 of shape "
+            f"preview: {preview.dtype} of shape {shape}, expected uint8 of shape "
             f"({examples}, height, width, channel); grey pictures have one channel"
         )
     return preview
 
 
-def _check_attackable(attackable: Array, examples: int) -> Array:
+def _check_attackable(given: npt.ArrayLike, examples: int) -> Array:
+    attackable = _as_array("attackable", given)
     if attackable.dtype != np.bool_ or attackable.shape != (examples,):
         raise InputError(
             f"attackable: {attackable.dtype} of shape {attackable.shape}, "
@@ -196,13 +239,24 @@ def _check_attackable(attackable: Array, examples: int) -> Array:
     return attackable
 
 
-def _check_signals(signals: Sequence[Signal]) -> dict[str, tuple[str, ...]]:
+def _check_signals(signals: object) -> dict[str, tuple[str, ...]]:
+    if isinstance(signals, str) or not isinstance(signals, Iterable):
+        raise InputError(f"signals {signals!r}: expected a list of names, or of (name, dims)")
     checked: dict[str, tuple[str, ...]] = {}
     for signal in signals:
-        name, dims = (signal, SIGNAL_DIMS) if isinstance(signal, str) else (signal[0], tuple(signal[1]))
+        name, dims = _name_and_dims(signal)
         if dims not in (SIGNAL_DIMS, FLAT_SIGNAL_DIMS):
             raise InputError(f"signal {name!r}: dims {dims}, expected {SIGNAL_DIMS} or {FLAT_SIGNAL_DIMS}")
         if check_signal_name(name) in checked:
             raise InputError(f"signal {name!r} is named twice")
         checked[name] = dims
     return checked
+
+
+def _name_and_dims(signal: Any) -> tuple[str, tuple[str, ...]]:
+    if isinstance(signal, str):
+        return signal, SIGNAL_DIMS
+    match signal:
+        case (name, [*dims]):
+            return name, tuple(dims)
+    raise InputError(f"signal {signal!r}: expected a name, or (name, dims)")

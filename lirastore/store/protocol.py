@@ -37,8 +37,19 @@ from lirastore.store.layout import ATTEMPTS, COMMITS, FORMAT
 if TYPE_CHECKING:
     from lirastore.store.open import LogitStore
 
-__all__ = ["HEARTBEAT", "MANIFEST", "Places", "Slot", "claim", "claim_document", "current_claim", "publish"]
+__all__ = [
+    "HEARTBEAT",
+    "MANIFEST",
+    "PREPARATION",
+    "Places",
+    "Slot",
+    "claim",
+    "claim_document",
+    "current_claim",
+    "publish",
+]
 
+PREPARATION = ".new-"  # begins the name of a directory that will appear by one rename
 HEARTBEAT = "heartbeat"
 MANIFEST = "manifest.json"
 CLAIM_FILE = "claim.json"
@@ -155,7 +166,8 @@ def _read_claim(path: Path) -> str | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedStore(
-            f"{path} is no readable claim ({error!r}): restore it from a copy of the store"
+            f"{path} is no readable claim ({type(error).__name__}: {error}): restore it from a copy of the "
+            f"store"
         ) from error
 
 

@@ -26,7 +26,6 @@ from lirastore.store.layout import ArraySpec
 __all__ = ["ArrayWriter", "ShardWriter", "StoredObject", "crc32c"]
 
 ABSENT = 2**64 - 1
-_U32 = np.dtype("<u4")
 _U64 = np.dtype("<u8")
 
 

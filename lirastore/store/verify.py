@@ -16,14 +16,19 @@ import numpy as np
 from lirastore.errors import DamagedStore, LirastoreError, ModelNotCommitted
 from lirastore.store.commit import Commit, committed_models, keep_mask_digest, model_digest, read_commit
 from lirastore.store.fsio import entries
-from lirastore.store.plan import dataset_fingerprint
+from lirastore.store.integrity import explain, readable_spec, store_damage
+from lirastore.store.layout import RESULTS
+from lirastore.store.plain import read_plain
 from lirastore.store.protocol import Places, current_claim
+from lirastore.store.reader import Unreadable
 from lirastore.store.shards import StoredObject
 
 if TYPE_CHECKING:
     from lirastore.store.open import LogitStore
 
 __all__ = ["VerifyReport", "verify_store"]
+
+_REMEDY = "restore it from a copy of the store, or discard the model and write it again"
 
 
 @dataclass
@@ -48,14 +53,16 @@ class VerifyReport:
             for model in order
             for problem in self.damaged[model]
         ]
-        verdict = "all is well" if self.ok else f"{len(found)} problems"
+        problems = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+        verdict = "all is well" if self.ok else problems
         checked = f"{self.models} models, {self.objects} objects, {self.bytes} bytes checked"
         return [*found, f"{checked}: {verdict}"]
 
     def add(self, model: int | None, problems: list[str]) -> None:
-        """Adds what was found; nothing if there are no problems."""
+        """Adds what was found, each problem once; nothing if there are no problems."""
         if problems:
-            self.damaged.setdefault(model, []).extend(problems)
+            known = self.damaged.setdefault(model, [])
+            known.extend(problem for problem in problems if problem not in known)
 
 
 def verify_store(
@@ -66,17 +73,19 @@ def verify_store(
 ) -> VerifyReport:
     """Reads everything: documents, small arrays, every object of every committed model, result files.
 
-    Per model: its marker, its membership row, size and sha256 of each object, the checksums within, that all
-    values are finite, and that there are no other objects. `results(lira)` checks the results and returns one
-    line per problem. progress: a bar on stderr, if that is a terminal. Damage is reported, not raised; models
-    withdrawn meanwhile are left out.
+    Per model: its marker and claim, its membership row, size and sha256 of each object, the checksums within,
+    that all values are finite, and that there are no other objects. `results(lira)` checks the results and
+    returns one line per problem. progress: a bar on stderr, if that is a terminal. Damage is reported, not
+    raised; models withdrawn meanwhile are left out. Memory: labels and masks, a few pieces of 8 MB, and an
+    inner chunk or two per thread, whatever the number of models and pictures.
     """
     from tqdm import tqdm
 
     report = VerifyReport()
-    report.add(None, _store_damage(store))
+    for owner, problem in store_damage(store):
+        report.add(owner, [problem])
     if results is not None:
-        report.add(None, [f"results/{line}" for line in results(store.lira)])
+        report.add(None, [f"{RESULTS}/{line}" for line in results(store.lira)])
     models = committed_models(store)
     for model, problem in _strays(store, set(models)):
         report.add(model, [problem])
@@ -89,18 +98,6 @@ def verify_store(
             report.bytes += check.bytes
             report.add(check.model, check.problems)
     return report
-
-
-def _store_damage(store: LogitStore) -> list[str]:
-    """What is wrong with the arrays that belong to all models."""
-    problems = [f"{error.key}: {error.problem}" for error in store.plain_damage()]
-    if problems:
-        return problems
-    labels, info = store.labels(), store.info
-    pictures = store.preview(np.arange(info.examples))
-    if dataset_fingerprint(labels, pictures) != info.fingerprint:
-        return ["label, preview: not those the store was made with (their fingerprint differs)"]
-    return []
 
 
 def _strays(store: LogitStore, committed: set[int]) -> Iterator[tuple[int, str]]:
@@ -151,15 +148,35 @@ class _Check:
     def _document(self, commit: Commit) -> Iterator[str]:
         store = self._store
         if model_digest(commit.objects) != commit.digest:
-            yield "the marker's digest is not that of the objects it lists"
-        if keep_mask_digest(store.membership([self.model])[0]) != commit.keep_mask:
-            yield "its membership row is not the one it was written with"
+            yield f"the marker's digest is not that of the objects it lists; {_REMEDY}"
+        yield from self._membership(commit)
+        yield from self._claim()
         arrays = store.arrays.items()
         expected = {f"{name}/c/{self.model}/{key}" for name, spec in arrays for key in spec.keys()}  # noqa: SIM118
         for key in sorted(expected - commit.objects.keys()):
-            yield f"{key}: absent from the marker"
+            yield f"{key}: absent from the marker; {_REMEDY}"
         for key in sorted((self._present() | commit.objects.keys()) - expected):
-            yield f"{key}: no object of this store"
+            yield f"{key}: no object of this store; move it out"
+
+    def _membership(self, commit: Commit) -> Iterator[str]:
+        spec = readable_spec(self._store, "membership")
+        if spec is None:
+            return
+        try:
+            row = read_plain(self._store.path, spec, np.array([self.model]))[0]
+        except Unreadable as error:
+            yield explain(error)
+            return
+        if keep_mask_digest(row) != commit.keep_mask:
+            key = spec.key(self.model // spec.chunk_shape[0])
+            problem = "its membership row is not the one it was written with"
+            yield f"{problem}; restore {key} from a copy of the store"
+
+    def _claim(self) -> Iterator[str]:
+        try:
+            current_claim(Places.of(self._store), self.model)
+        except DamagedStore as error:
+            yield str(error)
 
     def _present(self) -> set[str]:
         root = self._store.path
@@ -173,7 +190,7 @@ class _Check:
             problem = self._object(key, expected)
             if problem is not None:
                 damaged.add(key.split("/", 1)[0])
-                yield f"{key}: {problem}"
+                yield f"{key}: {problem}; {_REMEDY}"
         for name in sorted(self._store.arrays.keys() - damaged):
             yield from self._values(name)
 
@@ -188,7 +205,9 @@ class _Check:
         self.bytes += size
         if size != expected.size:
             return f"{size} bytes, expected {expected.size}"
-        return None if digest == expected.sha256 else f"sha256 {digest}, expected {expected.sha256}"
+        if digest == expected.sha256:
+            return None
+        return f"sha256 {digest[:12]}…, expected {expected.sha256[:12]}…"
 
     def _values(self, name: str) -> Iterator[str]:
         spec = self._store.arrays[name]
@@ -201,4 +220,4 @@ class _Check:
                 yield str(error)
                 return
             if not np.isfinite(values).all():
-                yield f"{name}: NaN or infinity among examples {start} to {stop - 1}"
+                yield f"{name}: NaN or infinity among examples {start} to {stop - 1}; discard the model"

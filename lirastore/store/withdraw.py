@@ -20,29 +20,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lirastore import __version__
-from lirastore.errors import DamagedStore, ModelNotCommitted, name_some
+from lirastore.errors import DamagedStore, InputError, ModelNotCommitted, name_some
 from lirastore.store.commit import read_marker
 from lirastore.store.faults import reach
 from lirastore.store.fsio import entries, fsync_dir, move, occupied, remove_tree, write_new
 from lirastore.store.layout import FORMAT
-from lirastore.store.protocol import DISCARD_FILE, DISCARD_OBJECTS, Places, current_claim, is_discarded
+from lirastore.store.protocol import (
+    DISCARD_FILE,
+    DISCARD_OBJECTS,
+    PREPARATION,
+    Places,
+    current_claim,
+    is_discarded,
+)
 
 if TYPE_CHECKING:
     from lirastore.store.open import LogitStore
 
-__all__ = ["PREPARATION", "discard", "finish_discards"]
-
-PREPARATION = ".new-"
+__all__ = ["discard", "finish_discards"]
 
 
 def discard(store: LogitStore, models: Iterable[int]) -> list[int]:
     """Withdraws models that are committed (or claimed, should that have got stuck), and deletes their data.
 
-    Returns the models, sorted. Raises UnknownModel, or ModelNotCommitted naming every model that is pending;
-    then nothing was changed.
+    Returns the models, sorted. Raises InputError if none is given, UnknownModel, or ModelNotCommitted naming
+    every model that is pending; then nothing was changed.
     """
     places = Places.of(store)
     wanted = sorted({store.check_model(model) for model in models})
+    if not wanted:
+        raise InputError("no models given: name those to discard, such as 3,17 or 40:48")
     attempts = {model: _holder(places, model) for model in wanted}
     pending = [model for model, attempt in attempts.items() if attempt is None]
     if pending:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lirastore.errors import InputError
-from lirastore.moments import Loo, PooledSums, downdate, loo
+from lirastore.moments import Loo, PooledSums, degrees_of_freedom, downdate, loo
 from lirastore.moments.counts import model_order
 
 # --- the definition ------------------------------------------------------------------------------
@@ -17,9 +17,7 @@ from lirastore.moments.counts import model_order
 class Naive:
     """The same numbers, one target, example and augmentation at a time, in extended precision."""
 
-    def __init__(
-        self, values, member, *, centre="mean", equal_counts=False, limit=None, seed=0, start=0, models=None
-    ):
+    def __init__(self, values, member, *, centre="mean", equal_counts=False, seed=0, start=0, models=None):
         count, examples, _ = values.shape
         ids = np.arange(count) if models is None else models
         self.n_in, self.n_out = (np.zeros((count, examples), int) for _ in range(2))
@@ -33,7 +31,6 @@ class Naive:
                 sides = [[m for m in order if member[m, example] == side] for side in (True, False)]
                 if equal_counts:
                     most = min(len(side) for side in sides)
-                    most = most if limit is None else min(most, limit)
                     sides = [side[:most] for side in sides]
                 self.n_in[target, example], self.n_out[target, example] = map(len, sides)
                 for rows, mean, var in zip(
@@ -123,7 +120,6 @@ OPTIONS = [
     {},
     {"centre": "median"},
     {"equal_counts": True, "seed": 3},
-    {"equal_counts": True, "limit": 2},
     {"equal_counts": True, "centre": "median", "seed": 8, "start": 1000},
 ]
 
@@ -235,8 +231,6 @@ def test_an_empty_tile():
         ((np.zeros((3, 2)), np.zeros((3, 2), bool)), {}, "expected"),
         ((np.zeros((3, 2, 1)), np.zeros((3, 2))), {}, "float64"),
         ((np.zeros((3, 2, 1)), np.zeros((3, 2), bool)), {"centre": "mode"}, "'mode'"),
-        ((np.zeros((3, 2, 1)), np.zeros((3, 2), bool)), {"limit": 4}, "limit 4"),
-        ((np.zeros((3, 2, 1)), np.zeros((3, 2), bool)), {"limit": 0, "equal_counts": True}, "limit 0"),
         (
             (np.zeros((3, 2, 1)), np.zeros((3, 2), bool)),
             {"models": np.arange(2), "equal_counts": True},
@@ -328,6 +322,11 @@ def test_pooled_variance(options, tile):
     np.testing.assert_allclose(found.var_out, var_out.astype(float), rtol=1e-9, atol=0)
     assert np.array_equal(found.degrees_in, degrees_in)
     assert np.array_equal(found.degrees_out, degrees_out)
+    use = np.arange(member.shape[1]) % 3 != 1
+    for marked in (None, use):
+        sums = PooledSums.of(Loo(values, member, **options), marked)
+        known = degrees_of_freedom(member, marked, equal_counts=options.get("equal_counts", False))
+        assert np.array_equal(known, (sums.degrees_in, sums.degrees_out))
 
 
 def test_pooled_sums_merge_and_leave_examples_out():

@@ -176,7 +176,7 @@ def test_coordinates_that_do_not_exist_are_refused(coordinates: dict[str, str], 
 )
 def test_minimum_counts_belong_to_the_test(test: str, variance: str, n_in: int, n_out: int) -> None:
     made = compose("mine", signal="loss", test=test, variance=variance)  # type: ignore[arg-type]
-    assert made.minimum == MinimumCounts(n_in, n_out)
+    assert made.minimum == MinimumCounts(n_in, n_out, degrees=2 if variance == "global" else 0)
 
 
 def test_examples_that_fall_short_for_some_target() -> None:
@@ -263,6 +263,17 @@ def test_a_function_typed_at_a_prompt_is_identified_by_its_code() -> None:
     exec("def prompt(block):\n    return 1", space)
     made = attack("prompt")(space["prompt"])  # type: ignore[arg-type]
     assert len(made.parameters["bytecode_sha256"]) == 64
+
+
+def test_only_what_its_parameters_describe_is_described() -> None:
+    def mine(block: Block) -> int:
+        return 0
+
+    for preset in presets.PRESETS:
+        assert all(made.described for made in presets.attacks(preset).values())
+    assert compose("other", signal="loss", test="global").described
+    assert not attack("mine")(mine).described
+    assert not Attack("mine", mine).described
 
 
 # --- files --------------------------------------------------------------------------------------

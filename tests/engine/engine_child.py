@@ -2,7 +2,8 @@
 
 The JSON is engine.Options, and besides: `attack`, a name, or `mine`, which is φ of the first query; `delay`,
 seconds that it takes per tile; `kill_after`, so many tiles until the process kills itself; `tile_bytes` and
-`part_rows`, to cut small stores into blocks. Prints peak and projected memory.
+`part_rows`, to cut small stores into blocks; `beat`, seconds between heartbeats. Prints peak and projected
+memory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from lirastore import attacks, engine
 from lirastore.attacks import Attack, Block
-from lirastore.engine import planning
+from lirastore.engine import heartbeat, planning
 from lirastore.memory import peak_rss
 from lirastore.store import open_store
 
@@ -34,7 +35,7 @@ def mine(delay: float = 0.0, kill_after: int = -1) -> Attack:
         time.sleep(delay)
         return block.signal()[:, :, 0].astype(np.float64)
 
-    return Attack("mine", function)
+    return Attack("mine", function, described=True)
 
 
 def main(path: str, text: str) -> None:
@@ -43,12 +44,13 @@ def main(path: str, text: str) -> None:
     for constant in ("TILE_BYTES", "PART_ROWS"):
         if constant.lower() in given:
             setattr(planning, constant, given.pop(constant.lower()))
+    heartbeat.BEAT_SECONDS = given.pop("beat", heartbeat.BEAT_SECONDS)
     name, how = (
         given.pop("attack", "mine"),
         {key: given.pop(key) for key in ("delay", "kill_after") & given.keys()},
     )
-    attack = mine(**how) if name == "mine" else attacks.named(name)
     store, options = open_store(path), engine.Options(**given)
+    attack = mine(**how) if name == "mine" else attacks.named(name, preset=options.preset)
     plan = engine.plan(store, [attack], options)
     print("ready", flush=True)
     engine.run(store, [attack], options)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import engine_stores as stores
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,6 +144,51 @@ def test_feasible_names_what_is_missing(tmp_path: Path) -> None:
     able, refused = engine.feasible(store, named)
     assert [attack.name for attack in able] == ["loss"]
     assert "logits" in str(refused["memorization"])
+
+
+def test_tiles_are_counted() -> None:
+    for grid in (Grid(100, 30, 8), Grid(100, 100, 7), Grid(5, 30, 8), Grid(90, 30, 30)):
+        tiles = list(grid.tiles(0, grid.examples))
+        assert [grid.index(start) for start, _ in tiles] == list(range(len(tiles)))
+        assert grid.index(grid.examples) == len(tiles)
+
+
+def test_the_models_are_those_of_the_run_that_asks(store: LogitStore) -> None:
+    attack = attacks.named("lira_online")
+    plan = engine.plan(store, [attack], engine.Options(), models=3)
+    assert plan.models == 3
+    assert plan.bytes_to_read == 3 * 40_000 * 4 + plan.bytes_reread
+
+
+def test_feasible_heeds_the_options(tmp_path: Path) -> None:
+    member = np.arange(8)[:, None] < np.array([4, 1, 4, 3, 4, 4])
+    made = stores.make(tmp_path / "a.lira", stores.Shape(examples=6), membership=member)
+    online = [attacks.named("lira_online")]
+    assert not engine.feasible(made, online)[0]
+    assert engine.feasible(made, online, engine.Options(skip_unattackable=True))[0] == online
+    equal = engine.Options(skip_unattackable=True, equal_counts=True)
+    assert engine.feasible(made, online, equal)[0] == online
+    narrow = np.arange(5)[:, None] < np.full(6, 2)
+    made = stores.make(tmp_path / "b.lira", stores.Shape(models=5, examples=6), membership=narrow)
+    offline = [attacks.named("lira_offline")]
+    assert engine.feasible(made, offline)[0] == offline
+    assert "lira_offline" in engine.feasible(made, offline, engine.Options(equal_counts=True))[1]
+    only_signals = stores.make_signal_only(tmp_path / "c.lira")
+    refused = engine.feasible(only_signals, offline, engine.Options(source="logits"))[1]
+    assert "'logits'" in str(refused["lira_offline"])
+
+
+def test_a_pooled_variance_without_degrees_of_freedom_is_not_feasible(tmp_path: Path) -> None:
+    member = np.array([[True, True], [True, True], [False, False], [False, False]])
+    made = stores.make(tmp_path / "a.lira", stores.Shape(models=4, examples=2), membership=member)
+    named = [attacks.named("loss"), attacks.named("lira_online_fixed")]
+    able, refused = engine.feasible(made, named)
+    assert [attack.name for attack in able] == ["loss"]
+    assert "degrees of freedom" in str(refused["lira_online_fixed"])
+    with pytest.raises(MissingData, match="degrees of freedom"):
+        engine.run(made, named, engine.Options())
+    assert not list((made.lira / "results").rglob("*.parquet"))
+    assert not (made.lira / "results" / "scores" / "loss").exists()
 
 
 def test_feasible_counts_models(tmp_path: Path) -> None:

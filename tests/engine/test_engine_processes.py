@@ -80,17 +80,64 @@ def test_a_killed_run_resumes(
     assert (message in capsys.readouterr().err) == bool(before)
     # every block lies in the one inner chunk that each model has, and reads all of it
     assert result.bytes_read == 8 * 300 * 8 * (len(after) - len(before))
-    assert results.remove_old_runs(store.lira, older_than=-60) == []
+    stores.age_runs(store)
+    assert results.remove_old_runs(store.lira, older_than=0) == []
     assert not list(store.lira.rglob("*.partial"))
+    assert results.verify_results(store.lira) == []
 
 
-def test_a_damaged_part_of_a_killed_run_is_not_kept(
+def test_damaged_parts_of_a_killed_run_are_not_kept(
     store: LogitStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start(store, **SMALL, kill_after=9).communicate(timeout=120)
-    damaged = sorted((store.lira / "results" / "scores" / "mine").rglob("part-*.parquet"))[0]
-    damaged.write_bytes(damaged.read_bytes()[:100])
+    start(store, **SMALL, kill_after=12).communicate(timeout=120)
+    short, altered, sound, *_ = sorted((store.lira / "results" / "scores" / "mine").rglob("part-*.parquet"))
+    short.write_bytes(short.read_bytes()[:100])
+    flip_bit(altered)
+    kept = sound.stat().st_ino
     check(store, resume(store, monkeypatch))
+    assert sound.stat().st_ino == kept
+
+
+def flip_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 4
+    file.write_bytes(data)
+
+
+def test_a_damaged_part_whose_document_is_lost_is_not_adopted(
+    store: LogitStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = resume(store, monkeypatch)
+    flip_bit(first.files(store.lira)[1])
+    (line,) = results.verify_results(store.lira)
+    assert f"lirastore attack {store.path} mine --force" in line
+    (store.lira / "results" / "current" / "mine.json").unlink()
+    again = resume(store, monkeypatch)
+    check(store, again)
+    assert again.objects == first.objects
+
+
+def test_gc_leaves_a_living_run_alone(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its only part takes longer than gc waits: nothing but the heartbeat shows that it lives."""
+    monkeypatch.setattr(results, "RUN_SECONDS", 1.0)
+    process = start(store, threads=1, tile_bytes=4 * SMALL["tile_bytes"], delay=0.5, beat=0.1)
+    removed: list[str] = []
+    while process.poll() is None:
+        removed += results.remove_old_runs(store.lira, older_than=0)
+    finish(process)
+    assert removed == []
+    assert results.verify_results(store.lira) == []
+    assert list(results.current(store.lira)) == ["mine"]
+
+
+def test_gc_beside_many_short_runs(store: LogitStore) -> None:
+    """Files come, are renamed and go while it looks at them."""
+    processes = [start(store, **SMALL, delay=0.01, force=True) for _ in range(2)]
+    while any(process.poll() is None for process in processes):
+        assert results.remove_old_runs(store.lira, older_than=0) == []
+    for process in processes:
+        finish(process)
+    assert results.verify_results(store.lira) == []
 
 
 def test_an_interrupt_stops_at_once_and_the_run_resumes(
@@ -129,6 +176,23 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> LogitStore:
     """768 MB of logits: 16 models × 30,000 examples × 4 queries × 100 classes."""
     shape = stores.Shape(models=16, examples=30_000, queries=4, classes=100)
     return stores.make(tmp_path_factory.mktemp("large") / "a.lira", shape)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> LogitStore:
+    """128 models × 4,000 examples × 18 queries × 2 classes."""
+    shape = stores.Shape(models=128, examples=4000, queries=18, classes=2)
+    return stores.make(tmp_path_factory.mktemp("wide") / "a.lira", shape)
+
+
+@pytest.mark.xdist_group("wide")
+@pytest.mark.parametrize("preset", ["paper", "carlini-code"])
+def test_first_passes_over_many_tiles_stay_within_it_too(wide: LogitStore, preset: str) -> None:
+    """The states of 4,000 tiles take 164 MB together; the first pass holds a few dozen of them."""
+    options = {"attack": "lira_online_fixed", "preset": preset, "tile_bytes": 1, "part_rows": 1 << 15}
+    found, _ = finish(start(wide, **options, threads=2, progress=False, force=True))
+    assert found["blocks"] > 10
+    assert found["peak"] <= found["projected"] < 256 << 20
 
 
 @pytest.mark.xdist_group("large")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lirastore.errors import (
     ResultError,
 )
 from lirastore.store import LogitStore, create, discard
+from lirastore.store.fsio import entries
 
 
 @pytest.fixture
@@ -203,6 +205,46 @@ def test_up_to_date_attacks_are_left_alone(store: LogitStore, capsys: pytest.Cap
     (again,) = run(store, "loss")
     assert again == first
     assert "up to date: loss" in capsys.readouterr().err
+
+
+def test_functions_of_users_are_never_up_to_date(store: LogitStore) -> None:
+    """Nothing tells them apart by what they close over, or by what the modules that they import now do."""
+
+    def make(alpha: float) -> Attack:
+        @attacks.attack("scaled_by_a_closure")
+        def mine(block: Block) -> Any:
+            return alpha * block.signal()[:, :, 0].astype(np.float64)
+
+        return mine
+
+    for alpha in (0.0, 1.0, 1.0):
+        before = results.current(store.lira).get("scaled_by_a_closure")
+        (result,) = run(store, make(alpha))
+        assert (stores.matrix(store, result) == alpha * stores.phi(store)[:, :, 0]).all()
+        assert before is None or before.run != result.run
+        assert "source_sha256" in result.parameters
+
+
+def test_a_file_follows_the_modules_that_it_imports(
+    store: LogitStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "idea.py").write_text("def idea(block):\n    import weights\n    return weights.of(block)\n")
+    for weight in (1, 2):
+        monkeypatch.delitem(sys.modules, "weights", raising=False)
+        source = f"def of(block):\n    return {weight} * block.signal()[:, :, 0]  # {'again' * weight}\n"
+        (tmp_path / "weights.py").write_text(source)
+        (result,) = run(store, f"{tmp_path}/idea.py:idea")
+        assert (stores.matrix(store, result) == weight * stores.phi(store)[:, :, 0]).all()
+
+
+def test_what_is_going_to_happen_is_said(store: LogitStore, capsys: pytest.CaptureFixture[str]) -> None:
+    run(store, "loss")
+    (line,) = capsys.readouterr().err.splitlines()
+    for part in ("loss: 8 models", "1 block ", "reads", "memory"):
+        assert part in line
+    run(store, "loss", force=True, progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_force_computes_again_in_a_run_of_its_own(store: LogitStore) -> None:
@@ -391,6 +433,19 @@ def test_lopsided_columns_and_small_balanced_designs_are_warned_of(tmp_path: Pat
     assert result.warnings == ()
 
 
+def test_leaving_examples_out_by_their_counts_is_warned_of(tmp_path: Path) -> None:
+    member = np.arange(40)[:, None] < np.array([20, 1, 18, 20])
+    mask = np.array([True, True, True, False])
+    shape = stores.Shape(models=40, examples=4)
+    store = stores.make(tmp_path / "a.lira", shape, membership=member, attackable=mask)
+    (result,) = run(store, "lira_online", skip_unattackable=True)
+    assert [line.partition(";")[0] for line in result.warnings] == [
+        "1 examples with too few models were left out: 1"
+    ]
+    (result,) = run(store, "lira_offline", skip_unattackable=True)
+    assert not any("left out" in line for line in result.warnings)
+
+
 # --- result documents ------------------------------------------------------------------------------------
 
 
@@ -442,10 +497,35 @@ def test_old_runs_go_by_age(store: LogitStore) -> None:
     (first,) = run(store, "loss")
     (second,) = run(store, "loss", force=True)
     assert results.remove_old_runs(store.lira) == []
-    assert results.remove_old_runs(store.lira, older_than=-60) == [f"scores/loss/{first.run}"]
+    assert results.remove_old_runs(store.lira, older_than=0) == []
+    stores.age_runs(store)
+    assert results.remove_old_runs(store.lira, older_than=7200) == []
+    assert results.remove_old_runs(store.lira, older_than=0) == [f"scores/loss/{first.run}"]
     assert not first.files(store.lira)[0].exists()
     assert results.verify_results(store.lira) == []
     assert results.current(store.lira)["loss"] == second
+
+
+def test_what_vanishes_under_gc_is_tolerated(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(store, "loss")
+    run(store, "loss", force=True)
+    stores.age_runs(store)
+    monkeypatch.setattr(results, "entries", lambda folder: [*entries(folder), folder / ".gone.partial"])
+    assert len(results.remove_old_runs(store.lira)) == 0
+    assert len(results.remove_old_runs(store.lira, older_than=0)) == 1
+
+
+def test_parts_removed_meanwhile_publish_nothing(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_tiles(monkeypatch)
+
+    def meddle(block: Block) -> Any:
+        if block.stop == store.info.examples:
+            next(store.lira.rglob("part-*.parquet")).unlink()
+        return block.signal()[:, :, 0]
+
+    with pytest.raises(ResultError, match="run it again"):
+        run(store, Attack("mine", meddle), threads=1)
+    assert nothing_published(store)
 
 
 def test_gc_without_results(store: LogitStore) -> None:

@@ -179,6 +179,13 @@ def test_what_makes_no_pictures_is_told(source, truth, spoil):
     assert "no pictures for the report" in str(report)
 
 
+def test_pictures_that_take_too_much_disk_are_left_out_and_told(source, monkeypatch):
+    monkeypatch.setattr("lirastore.importers.pictures._MOST_BYTES", 1000)
+    store, report = ingested(source)
+    assert store.preview([0]) is None
+    assert "of more than 0 MiB as pictures" in str(report)
+
+
 def test_inputs_and_hyperparameters_are_not_needed(source, truth):
     (source / "x_train.npy").unlink()
     (foreign.run_of(source, 1) / "hparams.json").unlink()

@@ -294,12 +294,14 @@ def test_memory_does_not_grow_with_the_source(tmp_path, store, layout):
     shape = (40_000, 1, 18, 50)  # 144 MB a model
     if layout == "carlini":
         source = foreign.carlini(tmp_path / "log", truth)
+        zeros(source / "x_train.npy", (40_000, 32, 32, 3))  # 492 MB, and 123 MB of pictures
         for model in range(2):
             zeros(foreign.logits_of(source, model), shape)
     else:
         source = tmp_path / "all.npz"
         logits = np.broadcast_to(np.float32(0), (2, 40_000, 18, 50))
-        foreign.npz(source, truth, logits=logits, compressed=layout == "compressed npz")
+        pictures = np.broadcast_to(np.uint8(7), (40_000, 32, 32, 3))
+        foreign.npz(source, truth, logits=logits, preview=pictures, compressed=layout == "compressed npz")
     process = python(MEASURED, source, store)
     stdout, stderr = process.communicate(timeout=200)
     assert process.returncode == 0, stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ import lirastore
 MODELS, EXAMPLES, CLASSES = 8, 60, 3
 
 
-def make_store(path: Path, *, name: str = "", preview: bool = True) -> lirastore.Store:
+def make_store(path: Path, *, name: str = "", preview: bool = True, **plan: Any) -> lirastore.Store:
     rng = np.random.default_rng(1)
     pictures = rng.integers(0, 256, (EXAMPLES, 8, 6, 3), dtype=np.uint8)
     return lirastore.create(
@@ -23,6 +24,7 @@ def make_store(path: Path, *, name: str = "", preview: bool = True) -> lirastore
         augmentations=["identity", "flip"],
         name=name,
         preview=pictures if preview else None,
+        **plan,
     )
 
 

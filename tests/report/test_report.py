@@ -9,12 +9,16 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import duckdb
+import numpy as np
 import pytest
-from report_stores import MODELS, commit, make_store
+from report_stores import EXAMPLES, MODELS, commit, make_store
 
 import lirastore
-from lirastore.errors import InputError, MissingDependency
-from lirastore.report import write_report
+from lirastore import catalog, results
+from lirastore.errors import InputError, MissingDependency, ResultError
+from lirastore.report import data, write_report
+from lirastore.report.formats import percent
 
 VOID = {"meta", "img", "br", "hr"}
 
@@ -82,7 +86,9 @@ def page(attacked: lirastore.Store, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", page.source.replace("default-src", ""))
+    assert not re.search(
+        r"https?:|//[a-z]|@import|url\((?!#)", re.sub("base64,[A-Za-z0-9+/=]*", "", page.source)
+    )
     assert "script" not in page.tags
     assert "default-src 'none'" in page.source
 
@@ -116,12 +122,69 @@ def test_numbers_are_those_of_the_views(attacked: lirastore.Store, page: Page) -
     assert "leaky pictures" in page.text
 
 
-def test_rates_finer_than_the_data_are_dashes(attacked: lirastore.Store, page: Page) -> None:
+def test_rates_finer_than_the_data_stay_without_an_interval(attacked: lirastore.Store, page: Page) -> None:
     non_members = int((~attacked.membership).sum())
     assert non_members * 0.001 < 1  # so 0.1% and finer have no interval
-    assert f"{non_members:,} pairs" in page.text
-    assert page.source.count("<td>–</td>") == 2 * 3
+    assert f"{non_members:,} scored pairs" in page.text
+    assert page.source.count("<small>no interval</small>") == 2 * 3
+    assert "<td>–</td>" not in page.source
+    (rates,) = attacked.sql(
+        "select tpr_at_0_1pct, tpr_at_0_01pct from metrics where attack = 'lira_online'"
+    ).fetchall()
+    for rate in rates:
+        assert f"<td>{percent(rate)}<small>no interval</small></td>" in page.source
     assert "too little data" in page.text
+
+
+def test_non_members_are_those_that_an_attack_has_scored(tmp_path: Path) -> None:
+    attackable = np.arange(EXAMPLES) % 3 == 0
+    store = make_store(tmp_path / "s.lira", attackable=attackable)
+    commit(store, range(MODELS - 2))
+    store.attack("loss", progress=False)
+    count = int((~store.membership[: MODELS - 2])[:, attackable].sum())
+    commit(store, [MODELS - 2, MODELS - 1])  # from now on the store has more, and the attack not
+    assert f"{count:,} scored pairs" in report(store, tmp_path).text
+    store.attack("lira_online", progress=False)
+    both = int((~store.membership)[:, attackable].sum())
+    assert f"{count:,} to {both:,} scored pairs" in report(store, tmp_path).text
+
+
+def test_the_scores_are_sorted_once_and_the_views_say_the_same(attacked: lirastore.Store) -> None:
+    def answers(connection: duckdb.DuckDBPyConnection) -> list[object]:
+        return [connection.execute(f"from {name}").fetchall() for name in ("metrics", "roc", "_ranked")]
+
+    with catalog.connected(attacked.logits) as connection:
+        before = answers(connection)
+        data._sort_once(connection)
+        assert answers(connection) == before
+        connection.execute("create or replace macro _points(by_model) as table select error('sorted again')")
+        assert answers(connection) == before
+
+
+def test_limits_hold_and_what_goes_wrong_is_named(
+    attacked: lirastore.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = catalog.connected
+    monkeypatch.setattr(
+        catalog, "connected", lambda store, **limits: asked.append(limits) or real(store, **limits)
+    )
+    write_report(attacked.logits, tmp_path / "r.html", memory=300 * 2**20, threads=1)
+    assert asked == [{"memory": 300 * 2**20, "threads": 1}]
+    with pytest.raises(InputError, match="at least 1"):
+        write_report(attacked.logits, tmp_path / "r.html", memory=0)
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.lira")
+    commit(store, range(MODELS))
+    store.attack("loss", progress=False)
+    (file,) = results.current(store.logits.lira)["loss"].files(store.logits.lira)
+    data = bytearray(file.read_bytes())
+    data[50 : len(data) // 2] = b"\xff" * (len(data) // 2 - 50)
+    file.write_bytes(data)
+    with pytest.raises(ResultError, match=file.name):
+        report(store, tmp_path)
 
 
 def test_the_leaky_examples_are_the_exposed_ones(page: Page) -> None:

@@ -17,7 +17,9 @@ import pytest
 from sql_stores import make_store, put_memorization, put_scores
 
 from lirastore import catalog
+from lirastore.catalog.limits import _private_folder
 from lirastore.errors import InputError, LirastoreError, MemoryBudgetError, QueryError
+from lirastore.memory import default_budget
 
 SERIALIZED = (
     "(select json_serialize_sql('with x as (copy (select 1) to ''{part}'' (use_tmp_file false)) from x'))"
@@ -232,7 +234,7 @@ def test_hostile_statements_are_refused_and_change_nothing(place, tmp_path, capf
 def test_what_the_gate_lets_through_is_still_locked(place, tmp_path, monkeypatch):
     """With the check of the statement off, settings stay locked and other files out of reach."""
     made, names = place
-    monkeypatch.setattr("lirastore.catalog.gate._admitted", lambda _connection, sql: sql)
+    monkeypatch.setattr("lirastore.catalog.gate._admitted", lambda _connection, sql: (sql, {}))
     before = fingerprint(tmp_path)
     for sql in (
         "copy (select 1) to '{cwd}/out.csv'",
@@ -303,40 +305,99 @@ def test_a_result_is_read_once(attacked):
         unread.arrow()
 
 
-def test_temporary_files_are_outside_the_store_and_go(attacked, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    answer = catalog.query(attacked, "select current_setting('temp_directory') as it")
-    (folder,) = tmp_path.iterdir()
-    assert answer.fetchall() == [(str(folder),)]
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(QueryError):
-        catalog.query(attacked, "selec")
-    with pytest.raises(QueryError):
-        catalog.query(attacked, "select error('no')").fetchall()
-    half_read = catalog.query(attacked, "from range(1000000)").batches(10)
+@pytest.fixture
+def spill(tmp_path, monkeypatch):
+    """The folder for temporary folders, with nothing in it; the working directory is another fresh one."""
+    (tmp_path / "spill").mkdir()
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spill"))
+    _private_folder.cache_clear()
+    yield tmp_path / "spill"
+    _private_folder.cache_clear()
+    assert not list((tmp_path / "cwd").iterdir())
+
+
+SPILLS = "select i from (select hash(range) as i from range(4000000)) order by i"
+
+
+def spilled(folder):
+    """What there is below the one private folder of this process."""
+    (private,) = folder.iterdir()
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    return list(private.rglob("*"))
+
+
+def test_temporary_files_of_a_query_go_with_it(attacked, spill):
+    half_read = catalog.query(attacked, SPILLS, memory=20_000_000, threads=1).batches(10)
     next(half_read)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert spilled(spill)
     half_read.close()
-    del answer
+    assert not spilled(spill)
+    for wrong in ("selec", "select error('no')", f"select error(i::varchar) from ({SPILLS})"):
+        with pytest.raises(QueryError):
+            catalog.query(attacked, wrong, memory=20_000_000, threads=1).fetchall()
+        assert not spilled(spill)
+
+
+def test_temporary_files_of_a_connection_go_when_the_last_is_closed(attacked, spill):
+    connection = catalog.connect(attacked, memory=20_000_000, threads=1)
+    cursor = connection.cursor()
+    connection.close()
+    del connection
+    assert cursor.execute(SPILLS).fetchone()
+    assert spilled(spill)
+    cursor.close()
+    assert not spilled(spill)
+    with catalog.connect(attacked, memory=20_000_000, threads=1) as connection:
+        connection.execute(f"create table kept as {SPILLS}")
+        assert spilled(spill)
+    assert not spilled(spill)
+
+
+def test_nothing_is_left_when_the_process_ends(attacked, tmp_path):
+    script = f"""
+        import tempfile
+        from lirastore import catalog, store
+        tempfile.tempdir = {str(tmp_path)!r}
+        connection = catalog.connect(store.open_store({str(attacked.path)!r}), memory=20_000_000, threads=1)
+        connection.execute({SPILLS!r}).fetchone()
+    """
+    done = run_python(script)
+    assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_limits(attacked, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_limits(attacked):
     sql = "select current_setting('memory_limit'), current_setting('threads')"
     assert catalog.query(attacked, sql, memory=300 * 2**20, threads=1).fetchall() == [("300.0 MiB", 1)]
+    with catalog.connect(attacked, memory=300 * 2**20, threads=1) as connection:
+        assert connection.execute(sql).fetchall() == [("300.0 MiB", 1)]
+    with catalog.connect(attacked) as connection:
+        ((text, _),) = connection.execute(sql).fetchall()
+        value, unit = text.split()
+        assert float(value) * 2 ** {"MiB": 20, "GiB": 30}[unit] == pytest.approx(default_budget(), rel=0.1)
     with pytest.raises(MemoryBudgetError, match="--memory"):
         catalog.query(attacked, "select list(i) from range(30000000) as t(i)", memory=30_000_000).fetchall()
     for wrong in ({"memory": 0}, {"threads": -1}):
         with pytest.raises(InputError, match="at least 1"):
             catalog.query(attacked, "models", **wrong)
-    assert not list(tmp_path.iterdir())
+        with pytest.raises(InputError, match="at least 1"):
+            catalog.connect(attacked, **wrong)
+
+
+def test_membership_is_read_row_by_row(attacked, monkeypatch):
+    rows = []
+    real = type(attacked).membership
+    monkeypatch.setattr(
+        type(attacked), "membership", lambda store, models: rows.append(len(models)) or real(store, models)
+    )
+    assert len(catalog.query(attacked, "models").fetchall()) == len(rows) == sum(rows)
 
 
 def test_a_sort_larger_than_memory_spills(attacked):
-    sql = "select i from (select hash(range) as i from range(4000000)) order by i"
     total = sum(
-        batch.num_rows for batch in catalog.query(attacked, sql, memory=20_000_000, threads=1).batches()
+        batch.num_rows for batch in catalog.query(attacked, SPILLS, memory=20_000_000, threads=1).batches()
     )
     assert total == 4_000_000
 
@@ -388,6 +449,20 @@ def test_errors_are_one_line_that_helps(attacked, sql, says):
     assert "\n" not in message
     for part in says:
         assert part in message
+
+
+@pytest.mark.parametrize("read", ["fetchall", "arrow", "batches"])
+def test_an_error_of_the_statement_blames_no_file(attacked, monkeypatch, read):
+    monkeypatch.setattr("lirastore.results.verify_results", lambda lira: pytest.fail("files were digested"))
+    for sql in (
+        "select error('no') from scores",
+        "select strptime(attack, '%Y') from scores",
+        "select case when i < 300000 then i else error('too far') end from range(400000) as t(i)",
+        "from read_text('/etc/passwd')",
+        "tpr_at_fpr(2)",
+    ):
+        with pytest.raises(QueryError):
+            list(getattr(catalog.query(attacked, sql), read)())
 
 
 def test_errors_while_rows_are_taken(attacked):

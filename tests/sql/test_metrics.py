@@ -198,6 +198,47 @@ def test_tpr_at_fpr_of_all_attacks(connection):
             assert (rows[name]["tpr_lo"] is None) == ((~member).sum() * level < 1)
 
 
+@pytest.mark.parametrize("level", ["null", "-0.5", "1.01", "'nan'::double", "-1e-300"])
+@pytest.mark.parametrize("call", ["tpr_at_fpr({})", "verdict('it', {})"])
+def test_a_rate_is_a_number_from_0_to_1(connection, call, level):
+    put(connection, it=samples("plain", 50))
+    with pytest.raises(duckdb.InvalidInputException, match="fpr is .*, expected a number from 0 to 1"):
+        connection.execute(f"from {call.format(level)}").fetchall()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operating_points_are_the_same_everywhere(connection, kind):
+    """The columns of metrics, the points of roc and the list in Python: each says the same rates."""
+    put(connection, it=samples(kind, 30_000), other=samples("plain", 500))
+    points = catalog.OPERATING_POINTS
+    assert points == naive.NAMED | {"tpr_at_0fp": 0}
+    for view in ("metrics", "metrics_by_model"):
+        columns = records(connection, f"describe {view}")
+        named = [row["column_name"] for row in columns if row["column_name"].startswith("tpr")]
+        assert named == [f"{column}{end}" for column in points for end in ("", "_lo", "_hi")]
+    for column, level in points.items():
+        (row,) = records(
+            connection, f"select {column} as tpr, {column}_lo as lo from metrics where attack = 'it'"
+        )
+        (exact,) = records(
+            connection, f"select tpr, tpr_lo as lo from tpr_at_fpr({level}) where attack = 'it'"
+        )
+        assert row["tpr"] == exact["tpr"]
+        assert row["lo"] == exact["lo"] or level == 0
+        thin = connection.execute(
+            f"select max(tpr) from roc where attack = 'it' and fpr <= {level}"
+        ).fetchone()
+        assert thin == (row["tpr"],)
+    ((headline,),) = connection.execute(
+        f"select threshold from tpr_at_fpr({points[catalog.HEADLINE]}) where attack = 'it'"
+    ).fetchall()
+    detected = "select avg(detected) from exposure where attack = 'it' and detected is not null"
+    expected = "select avg((score >= ?)::int) from scores where attack = 'it' and member"
+    assert connection.execute(detected).fetchone() == pytest.approx(
+        connection.execute(expected, [np.inf if headline is None else headline]).fetchone()
+    )
+
+
 def test_no_threshold_qualifies(connection):
     put(connection, it=samples("constant"))
     assert connection.execute("select tpr, threshold from tpr_at_fpr(0.5)").fetchall() == [(0, None)]
@@ -244,7 +285,7 @@ def test_small_data_against_the_definitions(connection, rows, other, level):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("level", [0, 0.001, 0.01, 0.1, 0.5, 1, -0.5])
+@pytest.mark.parametrize("level", [0, 0.001, 0.01, 0.1, 0.5, 1])
 def test_verdict_calibrates_on_the_other_models(connection, kind, level):
     model, score, member = samples(kind, 1500)
     score = np.where(model == 3, score + 5, score)  # one target whose scores mostly stand above the others'

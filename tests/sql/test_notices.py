@@ -21,42 +21,97 @@ def store(tmp_path_factory):
     return made
 
 
+def warnings(made, sql):
+    with catalog.query(made, sql) as answer:
+        return list(answer.warnings)
+
+
 def about(lines, text):
     return [line for line in lines if text in line]
 
 
 def test_nothing_to_say(store, empty):
-    for sql in ("models", "from membership where model = 3", "attacks", "select 1"):
-        assert catalog.warnings(store, sql) == []
-        assert catalog.warnings(empty, sql) == []
+    for sql in (
+        "models",
+        "from membership where model = 3",
+        "attacks",
+        "select 1",
+        "select 'metrics' as attack",
+        "select 1 as metrics -- from metrics",
+        "describe metrics",
+        "with metrics as (from models), scores as (from metrics) from scores, metrics",
+        "with recursive scores as (select 1 as i union all select i + 1 from scores where i < 3) from scores",
+        "from stored.models as scores",
+    ):
+        assert warnings(store, sql) == []
+        assert warnings(empty, sql) == []
 
 
 def test_attacks_that_have_not_run(store, empty):
-    (line,) = catalog.warnings(empty, "metrics")
+    (line,) = warnings(empty, "metrics")
     assert line.startswith("no attack has run yet") and "lirastore attack STORE --all" in line
     for sql in ("from most_exposed('lira_onlin', 3)", "from verdict(attack := 'lira_onlin', fpr := 0.1)"):
-        (line,) = about(catalog.warnings(store, sql), "that have run are fresh, old")
+        (line,) = about(warnings(store, sql), "that have run are fresh, old")
         assert "lirastore attack STORE lira_onlin`" in line
-    assert about(catalog.warnings(store, "memorization"), "STORE memorization`")
-    assert not about(catalog.warnings(store, "from most_exposed('old', 3)"), "have run")
+    assert about(warnings(store, "memorization"), "STORE memorization`")
+    assert not about(warnings(store, "from most_exposed('old', 3)"), "have run")
 
 
 def test_stale_attacks(store):
-    (line,) = catalog.warnings(store, "from scores limit 3")
+    (line,) = warnings(store, "from scores limit 3")
     assert line.startswith("old is out of date") and "lirastore attack STORE old" in line
-    assert catalog.warnings(store, "from scores where attack = 'old'") == [line]
-    assert catalog.warnings(store, "from scores where attack = 'fresh'") == []
-    assert about(catalog.warnings(store, "most_exposed('old', 3)"), "out of date") == [line]
+    assert warnings(store, "from scores where attack = 'old'") == [line]
+    assert warnings(store, "from scores where attack = 'fresh'") == []
+    assert about(warnings(store, "most_exposed('old', 3)"), "out of date") == [line]
+
+
+@pytest.mark.parametrize(
+    ("sql", "stale"),
+    [
+        ("select * from scores where 'fresh' = attack", False),
+        ("select * from scores as s where s.attack in ('fresh')", False),
+        ("select * from scores where attack in ('fresh', 'old')", True),
+        ("select * from scores where attack <> 'fresh'", True),
+        ("select * from scores where not attack = 'fresh'", True),
+        ("select * from scores where attack not in ('fresh')", True),
+        ("select 'fresh' as mine, count(*) from scores", True),
+        ("select (select count(*) from scores)", True),
+        ("with scores as (from scores where attack = 'fresh') from scores", False),
+        ("with scores as (from scores) from scores", True),
+        ("summarize scores", True),
+        ("from memory.main.scores", True),
+        ('from "SCORES"', True),
+        ("pivot scores on member in (true) using count(*)", True),
+        ("from verdict('fresh', 0.1)", False),
+        ("from verdict('fresh', 0.1), roc_exact('old')", True),
+        ("from verdict(fpr := 0.1, attack := 'fresh')", False),
+        ("memorization", False),
+    ],
+)
+def test_whom_a_statement_asks_for(store, sql, stale):
+    assert bool(about(warnings(store, sql), "out of date")) == stale
+
+
+def test_warnings_stay_when_the_answer_is_read(store):
+    answer = catalog.query(store, "from metrics")
+    said = answer.warnings
+    answer.fetchall()
+    assert answer.warnings == said and about(said, "old is out of date")
+
+
+def test_a_deep_statement_is_no_trouble(store):
+    assert warnings(store, "select " + " + ".join(["1"] * 900)) == []
+    assert about(warnings(store, " union all ".join(["select attack from scores"] * 60)), "out of date")
 
 
 def test_rates_that_are_too_fine(store):
-    lines = catalog.warnings(store, "metrics")
+    lines = warnings(store, "metrics")
     assert about(lines, "FPR") == [
         f"{level} FPR is finer than 1,200 to 1,400 non-members resolve: "
         "TPRs at it have no interval (fresh, old)"
         for level in ("0.01%", "0.001%")
     ]
-    lines = about(catalog.warnings(store, "select * from metrics_by_model where attack = 'fresh'"), "FPR")
+    lines = about(warnings(store, "select * from metrics_by_model where attack = 'fresh'"), "FPR")
     assert len(lines) == 3 and lines[0].startswith("0.1% FPR is finer than 200 non-members of a single model")
 
 
@@ -72,15 +127,29 @@ def test_rates_that_are_too_fine(store):
         ("from verdict('fresh', 0.1)", []),
         ("from tpr_at_fpr(0.5) union all from tpr_at_fpr(0.0002)", ["0.02%"]),
         ("exposure", []),
+        ("select attack, auc from metrics", []),
+        ("select attack, tpr_at_0_1pct from metrics", []),
+        ("select m.tpr_at_0_01pct_lo from metrics as m", ["0.01%"]),
+        ("select count(*) from metrics", []),
+        ("from tpr_at_fpr((select 0.0001))", []),
     ],
 )
 def test_rates_that_are_asked_for(store, sql, levels):
-    lines = about(catalog.warnings(store, sql), "FPR")
+    lines = about(warnings(store, sql), "FPR")
     assert [line.split()[0] for line in lines] == levels
+
+
+def test_only_scored_non_members_count(tmp_path):
+    members = np.arange(4 * 1000).reshape(4, 1000) % 2 == 0
+    made = make_store(tmp_path / "s.lira", members)
+    keep = np.broadcast_to(np.arange(1000) < 100, members.shape)
+    put_scores(made, "some", np.random.default_rng(0).normal(size=members.shape), keep=keep)
+    (line,) = warnings(made, "select tpr_at_0_1pct from metrics")
+    assert line.startswith("0.1% FPR is finer than 200 non-members resolve")
 
 
 def test_the_warning_agrees_with_the_bounds(store):
     rows = catalog.query(store, "select attack, tpr_lo is null from tpr_at_fpr(0.00075)").fetchall()
     assert rows == [("fresh", False), ("old", True)]
-    (line,) = about(catalog.warnings(store, "tpr_at_fpr(0.00075)"), "FPR")
+    (line,) = about(warnings(store, "tpr_at_fpr(0.00075)"), "FPR")
     assert line.endswith("1,200 non-members resolve: TPRs at it have no interval (old)")

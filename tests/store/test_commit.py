@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import json
 import os
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from lirastore.errors import (
     AlreadyCommitted,
     DamagedStore,
     FormatVersionError,
+    InputError,
     LostClaim,
     ModelNotCommitted,
     UnsupportedFilesystem,
@@ -55,23 +55,27 @@ def test_write_atomic_that_fails_keeps_the_old(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_put_if_absent_has_one_winner(tmp_path):
-    path = tmp_path / "claim"
-    barrier = threading.Barrier(8)
-    won = []
+def test_what_is_written_aside_appears_whole(tmp_path):
+    path = tmp_path / "page.html"
+    with fsio.replacing(path) as file:
+        file.write(b"first ")
+        assert not path.exists()
+        with fsio.replacing(path) as other:  # of the same process
+            other.write(b"other")
+        assert path.read_bytes() == b"other"
+        file.write(b"second")
+    assert path.read_bytes() == b"first second"
+    assert list(tmp_path.iterdir()) == [path]
 
-    def race(number):
-        barrier.wait()
-        if fsio.put_if_absent(path, f"{number}".encode()):
-            won.append(number)
 
-    threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
-    assert path.read_bytes() == f"{won[0]}".encode()
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_what_fails_aside_leaves_what_was_there(tmp_path, error):
+    path = tmp_path / "page.html"
+    path.write_bytes(b"old")
+    with pytest.raises(error), fsio.replacing(path) as file:
+        file.write(b"new")
+        raise error
+    assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -362,3 +366,8 @@ def test_a_reader_with_the_model_open_is_told(store):
     discard(store, [0])
     with pytest.raises(ModelNotCommitted):
         store.read("scaled_logit", 0, 0, EXAMPLES)
+
+
+def test_discarding_nothing_is_a_mistake(fast_path):
+    with pytest.raises(InputError, match="no models given"):
+        discard(make_store(fast_path / "s.lira"), [])

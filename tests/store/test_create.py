@@ -25,6 +25,7 @@ from lirastore.errors import (
     UnsupportedFilesystem,
 )
 from lirastore.store import create, fsio, open_store
+from lirastore.store.integrity import store_damage
 
 M, E, C = 3, 11, 5
 LABELS = np.arange(E) % C
@@ -60,7 +61,7 @@ def test_what_was_planned_is_what_is_opened(tmp_path):
         np.testing.assert_array_equal(store.membership(range(M)), MASK)
         np.testing.assert_array_equal(store.attackable(), attackable)
         np.testing.assert_array_equal(store.preview([9, 2]), preview[[9, 2]])
-        assert store.plain_damage() == []
+        assert list(store_damage(store)) == []
 
 
 def test_optional_arrays_are_none_when_absent(tmp_path):
@@ -152,6 +153,53 @@ def test_the_fingerprint_tells_data_sets_apart(tmp_path):
     assert len(set(prints)) == len(prints)
     same = make(tmp_path / "same", labels=LABELS.astype(np.uint8), membership=~MASK).info.fingerprint
     assert same == prints[0]
+
+
+class Reader:
+    """What `create` needs of pictures, and nothing else; remembers what was asked of it."""
+
+    def __init__(self, values, spoil=lambda block: block):
+        self._values, self._spoil = values, spoil
+        self.shape, self.dtype, self.asked = values.shape, values.dtype, []
+
+    def __getitem__(self, rows: slice):
+        self.asked.append((rows.start, rows.stop))
+        return self._spoil(self._values[rows])
+
+
+def test_pictures_are_read_once_in_order_and_in_slices(tmp_path, monkeypatch):
+    for module in ("layout", "create"):
+        monkeypatch.setattr(sys.modules[f"lirastore.store.{module}"], "MAX_PIECE_BYTES", 4 * 12)
+    pictures = np.random.default_rng(1).integers(0, 255, (E, 2, 2, 3), dtype=np.uint8)
+    reader = Reader(pictures)
+    store = make(tmp_path / "s", preview=reader)
+    assert reader.asked == [(0, 4), (4, 8), (8, 11)]
+    np.testing.assert_array_equal(store.preview(range(E)), pictures)
+    assert list(store_damage(store)) == []
+    assert store.info.fingerprint == make(tmp_path / "t", preview=pictures).info.fingerprint
+
+
+@pytest.mark.parametrize("spoil", [lambda block: block[1:], lambda block: block.astype(float)])
+def test_a_reader_of_pictures_that_gives_something_else(tmp_path, spoil):
+    reader = Reader(np.zeros((E, 2, 2, 3), np.uint8), spoil)
+    with pytest.raises(
+        InputError, match=r"preview: rows 0 to 10 are .*, expected uint8 of shape \(11, 2, 2, 3\)"
+    ):
+        make(tmp_path / "s", preview=reader)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("within", ["t", "_lirastore/t", "_lirastore/results/deep/t", "link"])
+def test_no_store_within_a_store(tmp_path, within):
+    outer = make(tmp_path / "s")
+    (tmp_path / "link").symlink_to(outer.path)
+    before = sorted(outer.path.rglob("*"))
+    target = tmp_path / "link" / "t" if within == "link" else outer.path / within
+    with pytest.raises(
+        InputError, match=r"is within the store .*/s, .*: choose a path beside that store, such as"
+    ):
+        make(target)
+    assert sorted(outer.path.rglob("*")) == before
 
 
 # --- atomic ---------------------------------------------------------------------------------------
@@ -264,6 +312,9 @@ def test_a_filesystem_with_neither_is_refused_with_the_reason(tmp_path, monkeypa
     [
         ({"labels": LABELS.astype(float)}, "labels: float64 of shape"),
         ({"labels": LABELS[None]}, r"labels: int64 of shape \(1, 11\)"),
+        ({"labels": 5}, r"labels: int64 of shape \(\)"),
+        ({"labels": None}, "labels: object"),
+        ({"labels": [[1], [2, 3]]}, "labels: list from which numpy can make no array"),
         ({"labels": np.zeros(0, int), "membership": np.zeros((3, 0), bool)}, "labels"),
         ({"labels": LABELS > 2}, "labels: bool"),
         ({"labels": LABELS + 1}, r"labels: example 4 has 5, expected 0 to 4 \(2 such\)"),
@@ -273,6 +324,10 @@ def test_a_filesystem_with_neither_is_refused_with_the_reason(tmp_path, monkeypa
         ({"classes": 1}, "classes 1: expected an integer of at least 2"),
         ({"classes": True}, "classes True"),
         ({"classes": 2.5}, r"classes 2\.5"),
+        ({"classes": "ten"}, "classes 'ten'"),
+        ({"classes": [10]}, r"classes \[10\]"),
+        ({"membership": True}, r"membership: bool of shape \(\)"),
+        ({"membership": [[True], [True, False]]}, "membership: list"),
         ({"membership": MASK.astype(int)}, "membership: int64"),
         ({"membership": MASK[:, 1:]}, r"shape \(3, 10\), expected bool of shape \(models, 11\)"),
         ({"membership": MASK[0]}, "membership"),
@@ -280,12 +335,17 @@ def test_a_filesystem_with_neither_is_refused_with_the_reason(tmp_path, monkeypa
         ({"augmentations": []}, "augmentations"),
         ({"augmentations": 0}, "augmentations 0: expected at least 1"),
         ({"augmentations": True}, "augmentations True"),
+        ({"augmentations": None}, "augmentations None"),
+        ({"augmentations": 2.5}, r"augmentations 2\.5"),
+        ({"augmentations": [["flip"]]}, "augmentations"),
         ({"augmentations": "flip"}, "augmentations 'flip'"),
         ({"augmentations": ["a", ""]}, "not empty"),
         ({"augmentations": ["a", "a"]}, "unique"),
         ({"augmentations": ["a", 1]}, "augmentations"),
         ({"dtype": "float64"}, "dtype 'float64': expected float32 or float16"),
         ({"dtype": ["float32"]}, "dtype"),
+        ({"dtype": np.dtype("float32")}, "dtype"),
+        ({"design": 5}, "design 5"),
         ({"name": 3}, "name 3"),
         ({"design": {"seed": float("nan")}}, "design"),
         ({"design": {"seed": np.int64(3)}}, "design"),
@@ -293,11 +353,17 @@ def test_a_filesystem_with_neither_is_refused_with_the_reason(tmp_path, monkeypa
         ({"preview": np.zeros((E, 2, 2, 3))}, "preview: float64"),
         ({"preview": np.zeros((E - 1, 2, 2, 3), np.uint8)}, "preview"),
         ({"preview": np.zeros((E, 0, 2, 3), np.uint8)}, "preview"),
+        ({"preview": 5}, r"preview: int64 of shape \(\)"),
+        ({"attackable": 5}, "attackable: int64"),
         ({"attackable": np.zeros(E)}, "attackable: float64"),
         ({"attackable": np.zeros(E - 1, bool)}, "attackable"),
         ({"signals": ["logits"]}, "taken by the format"),
         ({"signals": ["a", "a"]}, "named twice"),
         ({"signals": [("a", ("example",))]}, "dims"),
+        ({"signals": "token_logprob"}, "signals 'token_logprob': expected a list"),
+        ({"signals": [5]}, "signal 5: expected a name"),
+        ({"signals": [("a", "model")]}, "signal"),
+        ({"signals": 5}, "signals 5"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(tmp_path, changes, message):

@@ -127,6 +127,49 @@ def test_trash_and_old_preparations_go(store):
     assert list((store.lira / "staging").iterdir()) == []
 
 
+def test_probes_of_the_clock_go(store):
+    (store.lira / "results").mkdir(exist_ok=True)
+    probes = [folder / ".clock-0123" for folder in (store.lira, store.lira / "results")]
+    for probe in probes:
+        probe.touch()
+    gc_store(store)
+    assert all(probe.exists() for probe in probes)  # somebody may be reading the time
+    for probe in probes:
+        os.utime(probe, (0, 0))
+    gc_store(store)
+    assert not any(probe.exists() for probe in probes)
+
+
+def test_remains_of_killed_creations_go(store):
+    parent = store.path.parent
+    ours = parent / "s.lira.0123456789ab.partial"
+    others = [
+        parent / "t.lira.0123456789ab.partial",
+        parent / "s.lira.backup.partial",
+        parent / "s.lira.0123456789ab.partial.keep",
+        parent / "sxlira.0123456789ab.partial",
+        parent / "s.lira.ba9876543210.partial",
+    ]
+    for path in (ours, *others):
+        (path / "label").mkdir(parents=True)
+    assert gc_store(store, older_than=NOW).creations == []
+    for path in (ours, *others[:-1]):
+        os.utime(path, (0, 0))
+    assert gc_store(store).lines() == ["removed unfinished creation s.lira.0123456789ab.partial"]
+    assert not ours.exists()
+    assert all(path.exists() for path in others)
+
+
+def test_a_symlink_is_no_remainder(store):
+    other = store.path.parent / "other"
+    (other / "data").mkdir(parents=True)
+    link = store.path.with_name("s.lira.0123456789ab.partial")
+    link.symlink_to(other)
+    os.utime(link, (0, 0), follow_symlinks=False)
+    assert gc_store(store).creations == []
+    assert (other / "data").exists()
+
+
 def test_runs_are_left_to_whoever_knows_them(store):
     seen = []
 

@@ -21,6 +21,7 @@ from lirastore.errors import (
     UnknownModel,
 )
 from lirastore.store import create, open_store
+from lirastore.store.integrity import store_damage
 
 M, E, C = 4, 50, 6
 
@@ -139,15 +140,20 @@ def test_labels_membership_and_pictures_are_never_filled_in(store, key, harm):
     reads = {"label": store.labels, "membership": store.membership, "preview": lambda: store.preview([3])}
     with pytest.raises(DamagedStore, match=key):
         reads[key.split("/")[0]]()
-    assert [error.key for error in store.plain_damage()] == [key]
+    ((owner, problem),) = store_damage(store)
+    assert problem.startswith(f"{key}: ")
+    assert owner == (1 if "membership" in key else None)
 
 
 def test_damage_of_coordinates_is_found(store):
     (store.path / "augmentation/c/0").write_bytes(b"")
     (store.path / "model/c/0").unlink()
-    assert [error.key for error in store.plain_damage()] == ["model/c/0", "augmentation/c/0"]
+    first, second = (problem for _, problem in store_damage(store))
+    assert first.startswith("model/c/0: the object is absent; restore this file")
+    assert second.startswith("augmentation/c/0: ")
     (store.path / "augmentation/c/0").unlink()
-    assert str(store.plain_damage()[-1]) == "augmentation/c/0: the object is absent"
+    *_, (_, second) = store_damage(store)
+    assert second.startswith("augmentation/c/0: the object is absent")
 
 
 def edit(path, change) -> None:
@@ -208,7 +214,7 @@ def test_arrays_may_have_room_for_models_that_the_root_does_not_count_yet(store)
     grown = open_store(store.path)
     assert grown.committed().tolist() == [1, 3]
     assert grown.set_digest() == before
-    assert grown.plain_damage() == []
+    assert list(store_damage(grown)) == []
     np.testing.assert_array_equal(grown.read("share", 3, 0, E), store.read("share", 3, 0, E))
     with pytest.raises(UnknownModel):
         grown.read("share", 5, 0, 1)
@@ -223,6 +229,12 @@ def test_half_a_copy_is_no_store(store):
 def test_a_marker_of_a_newer_format_is_refused(store):
     edit(store.lira / "commits" / "3.json", lambda d: d.__setitem__("format", 2))
     with pytest.raises(FormatVersionError, match=r"3\.json has format 2"):
+        store.commits()
+
+
+def test_a_marker_of_another_model_is_damage(store):
+    edit(store.lira / "commits" / "3.json", lambda d: d.__setitem__("model", 1))
+    with pytest.raises(DamagedStore, match=r"3\.json is the marker of model 1"):
         store.commits()
 
 

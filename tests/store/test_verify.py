@@ -11,9 +11,11 @@ import pytest
 from actors import make_store, outputs, write
 
 from lirastore.errors import DamagedStore
-from lirastore.store import verify_store
+from lirastore.store import create, verify_store
 from lirastore.store.commit import Commit, keep_mask_digest, read_commit
 from lirastore.store.shards import ArrayWriter
+
+REMEDY = "restore it from a copy of the store, or discard the model and write it again"
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def test_a_model_of_which_everything_is_gone(store):
 
 def test_objects_too_many(store):
     (store.path / "logits/c/0/0/0/1").touch()
-    assert damaged(store) == {0: ["logits/c/0/0/0/1: no object of this store"]}
+    assert damaged(store) == {0: ["logits/c/0/0/0/1: no object of this store; move it out"]}
 
 
 def test_objects_of_nobody(store):
@@ -108,6 +110,19 @@ def test_markers(store):
     assert "upgrade" in damaged(store)[0][0]
 
 
+def test_markers_that_are_no_text_are_not_shown(store):
+    (store.lira / "commits/0.json").write_bytes(b"\xff" * 10_000)
+    (line,) = damaged(store)[0]
+    assert "no readable commit marker (UnicodeDecodeError: " in line
+    assert len(line) < 400
+
+
+def test_claims(store):
+    (store.lira / "commits/0.claim").write_bytes(b"{")
+    (line,) = damaged(store)[0]
+    assert "0.claim is no readable claim (JSONDecodeError: " in line
+
+
 def test_membership_rows(store):
     """A changed row with a right checksum is found by the digest in the marker; with a wrong one at once."""
     import zarr
@@ -118,9 +133,14 @@ def test_membership_rows(store):
     assert "membership" in damaged(store)[2][0]
     zarr.open_group(store.path)["membership"][2] = row
     assert damaged(store) == {}
-    flip(store.path / "membership/c/2/0", 3)
-    assert None in damaged(store)
-    assert 2 in damaged(store)
+    for model in (1, 2):  # committed or not, one line that names it; the model's objects are checked as well
+        flip(store.path / f"membership/c/{model}/0", 3)
+    (store.path / "scaled_logit/c/2/0/0").unlink()
+    crc = "it fails its crc32c; restore this file from a copy of the store"
+    assert damaged(store) == {
+        1: [f"membership/c/1/0: {crc}"],
+        2: [f"membership/c/2/0: {crc}", f"scaled_logit/c/2/0/0: no such file or directory; {REMEDY}"],
+    }
 
 
 def test_labels(store):
@@ -128,7 +148,10 @@ def test_labels(store):
 
     labels = store.labels()
     zarr.open_group(store.path)["label"][...] = (labels + 1) % 3
-    assert "fingerprint" in damaged(store)[None][0]
+    (line,) = damaged(store)[None]
+    assert line.startswith(
+        "label: not what the store was made with (the data set's fingerprint differs); restore"
+    )
     zarr.open_group(store.path)["label"][...] = labels
     assert damaged(store) == {}
     flip(store.path / "label/c/0", 0)
@@ -138,7 +161,43 @@ def test_labels(store):
 @pytest.mark.parametrize("name", ["model/c/0", "example/c/0", "augmentation/c/0"])
 def test_coordinates(store, name):
     flip(store.path / name, 9)
-    assert name in damaged(store)[None][0]
+    (line,) = damaged(store)[None]
+    assert line.startswith(f"{name}: ")
+    assert "restore this file from a copy of the store" in line
+
+
+def test_coordinates_with_a_right_checksum(store):
+    import zarr
+
+    zarr.open_group(store.path)["example"][3] = 4
+    assert "example/c/0: it does not hold the row numbers" in damaged(store)[None][0]
+
+
+@pytest.mark.parametrize("contents", [b'{"zarr_format": 3, "attr', b"", b"\xff\xfe\x00", b"[]"])
+@pytest.mark.parametrize("name", ["label", "membership", "example", "augmentation", "_lirastore"])
+def test_documents(store, name, contents):
+    """One line each, and everything else is checked all the same."""
+    (store.path / name / "zarr.json").write_bytes(contents)
+    (store.path / "logits/c/2/0/0/0").unlink()
+    (line,) = damaged(store)[None]
+    assert f"{name}/zarr.json" in line
+    assert "restore it from a copy of the store" in line
+    assert damaged(store)[2] == [f"logits/c/2/0/0/0: no such file or directory; {REMEDY}"]
+
+
+def test_pictures(fast_path):
+    pictures = np.arange(40 * 12, dtype=np.uint16).astype(np.uint8).reshape(40, 2, 2, 3)
+    plan = {
+        "labels": np.zeros(40, int),
+        "membership": np.ones((2, 40), bool),
+        "augmentations": 1,
+        "classes": 2,
+    }
+    store = create(fast_path / "p.lira", preview=pictures, **plan)
+    assert damaged(store) == {}
+    other = create(fast_path / "q.lira", preview=pictures + 1, **plan)
+    shutil.copytree(other.path / "preview/c", store.path / "preview/c", dirs_exist_ok=True)
+    assert damaged(store)[None][0].startswith("label, preview: not what the store was made with")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -164,7 +223,7 @@ def test_results_are_checked_by_whoever_knows_them(store):
     report = verify_store(store, results=lambda lira: [f"scores/x: absent ({lira.name})"])
     assert report.damaged == {None: ["results/scores/x: absent (_lirastore)"]}
     assert report.lines()[0] == "store: results/scores/x: absent (_lirastore)"
-    assert report.lines()[-1].endswith("checked: 1 problems")
+    assert report.lines()[-1].endswith("checked: 1 problem")
 
 
 def test_a_model_withdrawn_meanwhile_is_no_damage(store, monkeypatch):
