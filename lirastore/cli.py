@@ -165,7 +165,9 @@ def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
     help="Of the choices made by --equal-counts.",
 )
 @click.option("--skip-unattackable", is_flag=True, help="Leave out examples with too few IN or OUT models.")
-@click.option("--force", is_flag=True, help="Compute again even if up to date.")
+@click.option(
+    "--force", is_flag=True, help="Compute again even if up to date. Functions of files always are."
+)
 @memory_option
 @threads_option
 @quiet_option
@@ -344,7 +346,7 @@ def verify(path: Path, quiet: bool) -> None:
     type=HOURS,
     default="24h",
     show_default=True,
-    help="How long an attempt must have been silent: 90m, 24h, 7d.",
+    help="How long an attempt or an old run must have been silent: 90m, 24h, 7d; a run ten minutes at least.",
 )
 def gc(path: Path, older_than: Any) -> None:
     """Remove stale attempts, trash, and runs that no attack points at."""

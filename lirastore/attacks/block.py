@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore.errors import AttackError, MissingData, name_some
-from lirastore.moments import Loo, Others, all_others, degrees_of_freedom, equal_others
+from lirastore.moments import EqualCounts, Loo, Others, all_others, degrees_of_freedom, equal_others
 
 __all__ = ["Attack", "Block", "MinimumCounts", "Queries", "Summary", "check_name", "check_scores", "stages"]
 
@@ -57,7 +57,8 @@ class Block:
         signals: name -> (M, e, A), the signals that the attacks declared; read them with `signal`.
         summaries: key -> finalised value of the first passes; read them with `summary`.
         attack_mask: (e,) bool, the store's own `attackable` array, or None: no example is exempt.
-        equal_counts: take as many IN as OUT models into the statistics of `loo`.
+        equal_counts: take as many IN as OUT models into the statistics of `loo`; "fixed" if the design has
+            every example in the same number of models, see `moments.counts`.
         seed: decides which surplus models `equal_counts` drops.
         preset: whose numerics the attack follows; `paper` unless told.
     """
@@ -71,7 +72,7 @@ class Block:
     signals: Mapping[str, Float] = field(repr=False)
     summaries: Mapping[str, Any] = field(default_factory=dict, repr=False)
     attack_mask: Bool | None = None
-    equal_counts: bool = False
+    equal_counts: EqualCounts = False
     seed: int = 0
     preset: str = "paper"
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
@@ -103,7 +104,13 @@ class Block:
     def _others(self) -> Others:
         if not self.equal_counts:
             return all_others(self.member)
-        return equal_others(self.member, models=self.models, examples=self.examples, seed=self.seed)
+        return equal_others(
+            self.member,
+            models=self.models,
+            examples=self.examples,
+            seed=self.seed,
+            counts=self.equal_counts,
+        )
 
     def loo(self, signal: str = "scaled_logit", *, centre: Centre = "mean", queries: Queries = "all") -> Loo:
         """Leave-one-out moments of a signal: row t holds the IN and OUT moments of every model but model t.
@@ -207,7 +214,7 @@ class MinimumCounts:
     leave_one_out: bool = True
     degrees: int = 0
 
-    def short(self, member: Bool, *, equal_counts: bool = False) -> Bool:
+    def short(self, member: Bool, *, equal_counts: EqualCounts = False) -> Bool:
         """(e,) bool: examples for which some target is left with too few models.
 
         Args:
@@ -223,7 +230,7 @@ class MinimumCounts:
         return np.asarray((n_in < self.n_in) | (n_out < self.n_out))
 
     def lacking(
-        self, member: Bool, attack_mask: Bool | None = None, *, equal_counts: bool = False
+        self, member: Bool, attack_mask: Bool | None = None, *, equal_counts: EqualCounts = False
     ) -> dict[str, Bool]:
         """Sides ("IN", "OUT") with too few `degrees` for some target, and which targets: (M,) bool."""
         if not self.degrees:
@@ -281,7 +288,9 @@ class Attack:
         """What the function says of a block, unchecked."""
         return self.function(block)
 
-    def scored(self, member: Bool, attack_mask: Bool | None = None, *, equal_counts: bool = False) -> Bool:
+    def scored(
+        self, member: Bool, attack_mask: Bool | None = None, *, equal_counts: EqualCounts = False
+    ) -> Bool:
         """(e,) bool: examples that this attack can score: not exempt, and with models enough."""
         enough = ~self.minimum.short(member, equal_counts=equal_counts)
         return enough if attack_mask is None else enough & attack_mask

@@ -22,6 +22,7 @@ from lirastore.errors import AttackError, DamagedStore, LirastoreError, name_som
 from lirastore.results import part_path, results_folder
 
 if TYPE_CHECKING:
+    from lirastore.moments import EqualCounts
     from lirastore.store import LogitStore
 
 __all__ = ["Cancelled", "Job", "Scoring", "Watch", "score_block", "summarise_block"]
@@ -60,7 +61,7 @@ class Job:
     labels: npt.NDArray[np.int64]
     attackable: npt.NDArray[np.bool_] | None
     grid: Grid
-    equal_counts: bool
+    equal_counts: EqualCounts
     seed: int
     preset: str
 

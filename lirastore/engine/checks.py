@@ -13,6 +13,7 @@ from lirastore.errors import MissingData, name_some
 
 if TYPE_CHECKING:
     from lirastore.attacks import Attack
+    from lirastore.moments import EqualCounts
 
 __all__ = ["Extremes", "membership_warnings", "merge_extremes", "scored_examples", "signal_warnings"]
 
@@ -89,7 +90,7 @@ def _signal_warning(name: str, ends: Extremes) -> list[str]:
 
 
 def membership_warnings(
-    attack: Attack, member: Bool, attackable: Bool | None, scored: Bool, *, equal_counts: bool
+    attack: Attack, member: Bool, attackable: Bool | None, scored: Bool, *, equal_counts: EqualCounts
 ) -> list[str]:
     """Columns of the membership matrix that make leave-one-out scores lopsided or biased."""
     if not (attack.minimum.n_in or attack.minimum.n_out):
@@ -122,7 +123,7 @@ def membership_warnings(
 
 
 def scored_examples(
-    attack: Attack, member: Bool, attackable: Bool | None, *, equal_counts: bool, skip: bool
+    attack: Attack, member: Bool, attackable: Bool | None, *, equal_counts: EqualCounts, skip: bool
 ) -> Bool:
     """(E,) bool: the examples that the attack is going to score, known from membership alone.
 

@@ -126,7 +126,7 @@ def _scored(attack: Attack, snapshot: Snapshot, options: Options) -> npt.NDArray
         attack,
         snapshot.member,
         snapshot.attackable,
-        equal_counts=options.equal_counts,
+        equal_counts=snapshot.counting(options),
         skip=options.skip_unattackable,
     )
 
@@ -163,7 +163,7 @@ class _Run:
             labels=snapshot.labels,
             attackable=snapshot.attackable,
             grid=self.plan.grid,
-            equal_counts=options.equal_counts,
+            equal_counts=snapshot.counting(options),
             seed=options.seed,
             preset=options.preset,
         )
@@ -300,7 +300,7 @@ class _Run:
                     self.snapshot.member,
                     self.snapshot.attackable,
                     scoring.scored,
-                    equal_counts=self.options.equal_counts,
+                    equal_counts=self.snapshot.counting(self.options),
                 ),
                 *signal_warnings(attack, extremes),
             ),

@@ -19,6 +19,7 @@ from lirastore.results import Result
 if TYPE_CHECKING:
     from lirastore.attacks import Attack
     from lirastore.engine.planning import Options, Plan
+    from lirastore.moments import EqualCounts
     from lirastore.store import LogitStore
 
 __all__ = ["Snapshot", "identity", "run_id", "up_to_date"]
@@ -26,7 +27,10 @@ __all__ = ["Snapshot", "identity", "run_id", "up_to_date"]
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The store as it was when the run began; (M,) models, (M, E) member, (E,) labels and attackable."""
+    """The store as it was when the run began; (M,) models, (M, E) member, (E,) labels and attackable.
+
+    fixed_counts: every example is in the same number of models, of those that were planned or are committed.
+    """
 
     models: np.ndarray[Any, Any]
     digests: Mapping[int, str]
@@ -34,6 +38,7 @@ class Snapshot:
     member: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
     attackable: np.ndarray[Any, Any] | None
+    fixed_counts: bool
 
     @classmethod
     def take(cls, store: LogitStore) -> Snapshot:
@@ -42,9 +47,16 @@ class Snapshot:
             models, digest = again, store.set_digest()
         if not len(models):
             raise MissingData(f"{store.path} has no committed model yet; train or ingest models first")
-        return cls(
-            models, _digests(store), digest, store.membership(models), store.labels(), store.attackable()
+        member, attackable = store.membership(models), store.attackable()
+        fixed = _same_counts(member, attackable) or (
+            len(models) < store.info.models
+            and _same_counts(store.membership(np.arange(store.info.models)), attackable)
         )
+        return cls(models, _digests(store), digest, member, store.labels(), attackable, fixed)
+
+    def counting(self, options: Options) -> EqualCounts:
+        """How equal counts are to be taken, if they are: by the design that the membership shows."""
+        return options.equal_counts and ("fixed" if self.fixed_counts else True)
 
     def check_unchanged(self, store: LogitStore) -> None:
         """Raises ModelNotCommitted if a model was withdrawn meanwhile, even if it was written again: some
@@ -57,6 +69,12 @@ class Snapshot:
                 f"models {name_some(changed)} of {store.path} were discarded or written again while the "
                 "attack ran; its results were not published: run it again"
             )
+
+
+def _same_counts(member: np.ndarray[Any, Any], attackable: np.ndarray[Any, Any] | None) -> bool:
+    n_in = np.count_nonzero(member, axis=0)
+    used = n_in if attackable is None else n_in[attackable]
+    return used.size > 0 and bool((used == used[0]).all())
 
 
 def _digests(store: LogitStore) -> dict[int, str]:

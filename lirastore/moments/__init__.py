@@ -10,11 +10,12 @@ pooled.py     the variance pooled over all examples, as sums that merge
 
 from __future__ import annotations
 
-from lirastore.moments.counts import Others, all_others, degrees_of_freedom, equal_others
+from lirastore.moments.counts import EqualCounts, Others, all_others, degrees_of_freedom, equal_others
 from lirastore.moments.loo import Loo
 from lirastore.moments.pooled import PooledSums, PooledVariance
 
 __all__ = [
+    "EqualCounts",
     "Loo",
     "Others",
     "PooledSums",

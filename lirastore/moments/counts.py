@@ -1,23 +1,37 @@
 """Which models stand beside each target: all others, or equally many IN and OUT.
 
 On a balanced design, leaving out a member leaves one IN model fewer, leaving out a non-member one OUT model
-fewer; with ddof-0 variances that difference alone tells them apart. Equal counts cut both sides to
-k = min(n_in, n_out), counted after the target is left out. Who is dropped is settled by an order of the
-models that depends on nothing but the seed, the example and the model: not on membership, nor on the tiles.
+fewer; with ddof-0 variances that difference alone tells them apart. Equal counts cut both sides to one k,
+which must not depend on the target's membership either. Which k does not is a matter of the design:
+
+* Independent membership (Bernoulli): k = min(n_in, n_out) of the models beside the target, for these are
+  drawn without regard to it.
+* Every example in the same number of models (balanced, or the reference code's): there the models beside the
+  target betray it, for n_in − 1 of them are IN if it is a member and n_in if it is not. With 3 IN of 7 that
+  rule gives k = 2 or 3, which on pure noise finds 24 times as many members as chance at 0.1% FPR. So
+  k = min(n_in, n_out) − 1, the target counted in; the same as above where n_in = n_out.
+
+Who is dropped is settled by an order of the models that depends on nothing but the seed, the example and the
+model: not on membership, nor on the tiles.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Others", "all_others", "degrees_of_freedom", "equal_others", "model_order"]
+__all__ = ["EqualCounts", "Others", "all_others", "degrees_of_freedom", "equal_others", "model_order"]
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
+
+EqualCounts = bool | Literal["fixed"]
+"""False: every other model. True: equal counts for independent membership. "fixed": equal counts for a design
+that puts every example into the same number of models."""
 
 # A key is 44 bits of hash, then the model's id: no two models of an example ever share one.
 _MODEL_BITS = np.uint64(20)
@@ -52,7 +66,7 @@ def all_others(member: Bool) -> Others:
 
 
 def degrees_of_freedom(
-    member: Bool, use: Bool | None = None, *, equal_counts: bool = False
+    member: Bool, use: Bool | None = None, *, equal_counts: EqualCounts = False
 ) -> tuple[Int64, Int64]:
     """(M,) each: Σ_j max(k_j − 1, 0) over the examples, of the k_j IN and OUT models beside each target.
 
@@ -73,26 +87,32 @@ def degrees_of_freedom(
     return found[0], found[1]
 
 
-def _beside(member: Bool, *, equal_counts: bool) -> tuple[tuple[Int64, Int64], tuple[Int64, Int64]]:
+def _beside(member: Bool, *, equal_counts: EqualCounts) -> tuple[tuple[Int64, Int64], tuple[Int64, Int64]]:
     """(e,) numbers of IN and of OUT models beside a target that is a member, and beside one that is not."""
     n_in = np.count_nonzero(member, axis=0)
     n_out = len(member) - n_in
     if not equal_counts:
         return (n_in - 1, n_out), (n_in, n_out - 1)
+    if equal_counts == "fixed":
+        both = np.maximum(np.minimum(n_in, n_out) - 1, 0)
+        return (both, both), (both, both)
     beside_member = np.maximum(np.minimum(n_in - 1, n_out), 0)
     beside_other = np.maximum(np.minimum(n_in, n_out - 1), 0)
     return (beside_member, beside_member), (beside_other, beside_other)
 
 
-def equal_others(member: Bool, *, models: Int64, examples: Int64, seed: int) -> Others:
+def equal_others(
+    member: Bool, *, models: Int64, examples: Int64, seed: int, counts: EqualCounts = True
+) -> Others:
     """As many IN as OUT models: the first k of each side in `model_order`, the target passed over.
 
     Args:
         member: (M, e) bool.
         models, examples: (M,), (e,) ids in the store.
         seed: settles the order.
+        counts: True, or "fixed" for a design with the same number of IN models everywhere.
     """
-    (beside_member, _), (beside_other, _) = _beside(member, equal_counts=True)
+    (beside_member, _), (beside_other, _) = _beside(member, equal_counts=counts)
     prefix = _Prefixes(member, model_order(models, examples, seed))
     base = prefix.take(beside_member + 1, beside_other + 1)
     n_both = np.where(member, beside_member, beside_other)

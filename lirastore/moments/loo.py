@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore.errors import InputError
-from lirastore.moments.counts import all_others, equal_others
+from lirastore.moments.counts import EqualCounts, all_others, equal_others
 from lirastore.moments.downdate import CHUNK, downdated_moments
 from lirastore.moments.masked import Bool, Float64, Values, bits, masked_moments, pick
 from lirastore.moments.medians import Medians
@@ -62,7 +62,7 @@ class Loo:
         member: Bool,
         *,
         centre: Literal["mean", "median"] = "mean",
-        equal_counts: bool = False,
+        equal_counts: EqualCounts = False,
         seed: int = 0,
         start: int = 0,
         models: Int64 | None = None,
@@ -86,7 +86,7 @@ class Loo:
         if equal_counts:
             ids = np.arange(len(member)) if models is None else models
             examples = np.arange(start, start + member.shape[1])
-            self.others = equal_others(member, models=ids, examples=examples, seed=seed)
+            self.others = equal_others(member, models=ids, examples=examples, seed=seed, counts=equal_counts)
         else:
             self.others = all_others(member)
         self.n_in, self.n_out = self.others.n_in, self.others.n_out

@@ -31,6 +31,9 @@ class Naive:
                 sides = [[m for m in order if member[m, example] == side] for side in (True, False)]
                 if equal_counts:
                     most = min(len(side) for side in sides)
+                    if equal_counts == "fixed":
+                        n_in = int(member[:, example].sum())
+                        most = max(min(n_in, count - n_in) - 1, 0)
                     sides = [side[:most] for side in sides]
                 self.n_in[target, example], self.n_out[target, example] = map(len, sides)
                 for rows, mean, var in zip(
@@ -120,6 +123,7 @@ OPTIONS = [
     {},
     {"centre": "median"},
     {"equal_counts": True, "seed": 3},
+    {"equal_counts": "fixed", "seed": 4},
     {"equal_counts": True, "centre": "median", "seed": 8, "start": 1000},
 ]
 

@@ -68,6 +68,29 @@ def test_the_counts_of_a_balanced_design_leak(models: int, documented: float) ->
     assert area < 0.5 - 4 * error
 
 
+def tail(attack: Attack, experiment: Experiment, rate: float = 0.01) -> float:
+    """The TPR at an FPR, pooled."""
+    found, member = scores(attack, experiment), experiment.member
+    return float((found[member] > np.quantile(found[~member], 1 - rate)).mean())
+
+
+@pytest.mark.parametrize("name", ["watson", "sablayrolles", "lira_offline", "lira_online"])
+def test_equal_counts_of_a_lopsided_design_leave_the_tail_alone(name: str) -> None:
+    """3 IN of 7. An AUC of 0.5 would not show it: the counts betray membership in the tail.
+
+    The bound is five standard errors of the TPR, were its trials as few as there are examples.
+    """
+    attack, noise = presets.attacks("paper")[name], null("balanced", 7, 6000, seed=14)
+    blind = tail(attack, noise.with_options(equal_counts="fixed", seed=3))
+    assert abs(blind - 0.01) < 5 * np.sqrt(0.01 * 0.99 / 6000)
+
+
+def test_the_rule_of_independent_membership_leaks_on_a_lopsided_design() -> None:
+    """Why there are two rules: by this one lira_online finds several times as many members as chance."""
+    online, noise = presets.attacks("paper")["lira_online"], null("balanced", 7, 6000, seed=14)
+    assert tail(online, noise.with_options(equal_counts=True, seed=3)) > 0.03
+
+
 def test_the_standard_error_is_that_of_repetitions() -> None:
     """Of the estimator above, on scores that share examples."""
     areas, errors = [], []

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from dask.callbacks import Callback
 
-from lirastore import attacks, engine, results
+from lirastore import attacks, engine, results, subsets
 from lirastore.attacks import Attack, Block, MinimumCounts, Summary
 from lirastore.engine import planning
 from lirastore.errors import (
@@ -576,3 +576,27 @@ def test_a_model_added_meanwhile_is_not_part_of_it(tmp_path: Path) -> None:
     (result,) = engine.run(store, [Attack(name="adding", function=add)], engine.Options(progress=False))
     assert result.models == tuple(range(7))
     assert results.stale(store) == ["adding"]
+
+
+@pytest.mark.parametrize(
+    ("design", "committed", "expected"),
+    [("balanced", 7, "fixed"), ("balanced", 6, "fixed"), ("bernoulli", 7, True)],
+)
+def test_equal_counts_follow_the_design(
+    tmp_path: Path, design: str, committed: int, expected: object
+) -> None:
+    member = subsets.draw(design, models=7, examples=300, seed=1)
+    store = stores.make_partly(
+        tmp_path / "s.lira", stores.Shape(models=7), models=committed, membership=member
+    )
+    seen = set()
+
+    def look(block: Block) -> Any:
+        seen.add(block.equal_counts)
+        return block.signal()[:, :, 0]
+
+    for equal in (True, False):
+        engine.run(
+            store, [Attack(name="looking", function=look)], engine.Options(equal_counts=equal, progress=False)
+        )
+    assert seen == {expected, False}
