@@ -136,9 +136,8 @@ class Store:
 
         `attacks` are names, `path/to/file.py:function`, functions decorated with `lirastore.attack`, or
         points of the algebra made by `lirastore.attacks.compose`. `memory` is a budget in bytes (default: a
-        quarter of the machine's). A named attack or a point of the algebra that is up to date is skipped unless
-        `force`; functions are always computed anew. Scores land in Parquet, higher always means member; read
-        them with `sql`.
+        quarter of the machine's). What is up to date is skipped unless `force`, but functions are always
+        computed anew. Scores land in Parquet, higher always means member; read them with `sql`.
 
         Raises AttackError (no such attack), MissingData (the store lacks what it needs, or an example falls
         short of the minimum counts), MemoryBudgetError, DamagedStore.

@@ -2,7 +2,8 @@
 
 Every signal is oriented so that higher means member: `loss` is −ℓ. A signal names the arrays that it can be
 computed from, the cheapest first; a store's auxiliary arrays are signals of their own name. The functions
-work on one model's slice at a time, while its bytes are in cache, and fill float32.
+work on one model's slice at a time, while its bytes are in cache. What is computed from logits is float32;
+what is computed from φ is float64, or the surest predictions would tie: in float32 −ℓ is 0 from φ = 104 on.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from lirastore.errors import InputError, MissingData, name_some
 __all__ = ["SIGNALS", "Compute", "Signal", "signal"]
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Raw = npt.NDArray[Any]
 Labels = npt.NDArray[np.integer[Any]]
 
 # (raw, labels, out=None) -> out: see Signal.compute.
-Compute = Callable[..., Float32]
+Compute = Callable[..., npt.NDArray[np.floating[Any]]]
 
 # Values worked on at a time: temporaries of 256 KB, which stay in one core's cache.
 _TILE = 64 * 1024
@@ -37,16 +39,18 @@ class Signal:
     Attributes:
         name: how attacks and commands call it.
         sources: names of the arrays that it can be computed from, in order of preference.
-        compute: source -> function (raw, labels, out=None) -> (n, A) float32. `raw` is a slice of one model:
-            logits (n, A, C), or an array (n, A), or (n,) for an auxiliary array without augmentations;
-            `labels` (n,) integers; `out` an optional (n, A) float32 array to fill.
+        compute: source -> function (raw, labels, out=None) -> (n, A) of `dtype`. `raw` is a slice of one
+            model: logits (n, A, C), or an array (n, A), or (n,) for an auxiliary array without augmentations;
+            `labels` (n,) integers; `out` an optional (n, A) array of `dtype` to fill.
         doc: formula, origin, range.
+        dtype: float32, or float64 for functions of φ.
     """
 
     name: str
     sources: tuple[str, ...]
     compute: Mapping[str, Compute]
     doc: str
+    dtype: type[np.floating[Any]] = np.float32
 
     def source(self, available: Collection[str]) -> str:
         """The preferred one of the available arrays.
@@ -96,7 +100,7 @@ def _copied(raw: Raw, labels: Labels, out: Float32 | None = None) -> Float32:
     return out
 
 
-def _loss(phi: Float32) -> None:
+def _loss(phi: Float64) -> None:
     """φ -> −ℓ = −log(1 + e^{−φ}) = min(φ, 0) − log(1 + e^{−|φ|}), in place."""
     tail = np.abs(phi)
     np.exp(np.negative(tail, out=tail), out=tail)
@@ -105,7 +109,7 @@ def _loss(phi: Float32) -> None:
     phi -= tail
 
 
-def _confidence(phi: Float32) -> None:
+def _confidence(phi: Float64) -> None:
     """φ -> p_y = 1/(1 + e^{−φ}), in place."""
     with np.errstate(over="ignore"):  # e^{−φ} = ∞ gives the right 0
         np.exp(np.negative(phi, out=phi), out=phi)
@@ -113,18 +117,23 @@ def _confidence(phi: Float32) -> None:
     np.reciprocal(phi, out=phi)
 
 
-def _from_scaled_logit(function: Callable[[Float32], None]) -> dict[str, Compute]:
+def _from_scaled_logit(function: Callable[[Float64], None]) -> dict[str, Compute]:
     """The two ways to a function of φ: φ as stored, and φ of the logits."""
     return {"scaled_logit": _then(_copied, function), "logits": _then(kernels.scaled_logit, function)}
 
 
-def _then(first: Compute, function: Callable[[Float32], None]) -> Compute:
-    def compute(raw: Raw, labels: Labels, out: Float32 | None = None) -> Float32:
-        values = first(raw, labels, out)
-        step = max(1, _TILE // max(1, values.shape[1]))
-        for start in range(0, len(values), step):
-            function(values[start : start + step])
-        return values
+def _then(first: Callable[[Raw, Labels], Float32], function: Callable[[Float64], None]) -> Compute:
+    def compute(raw: Raw, labels: Labels, out: Float64 | None = None) -> Float64:
+        phi = first(raw, labels)
+        if out is None:
+            out = np.empty(phi.shape, np.float64)
+        _check_out(out, phi.shape, np.float64)
+        step = max(1, _TILE // max(1, phi.shape[1]))
+        for start in range(0, len(phi), step):
+            rows = slice(start, start + step)
+            np.copyto(out[rows], phi[rows])
+            function(out[rows])
+        return out
 
     return compute
 
@@ -157,11 +166,15 @@ def _carlini_score(logits: Raw, labels: Labels, out: Float32 | None = None) -> F
 def _checked_out(shape: tuple[int, ...], out: Float32 | None) -> Float32:
     if out is None:
         return np.empty(shape, np.float32)
-    if out.shape != shape or out.dtype != np.float32:
-        raise InputError(
-            f"`out` is {out.dtype} of shape {out.shape}; expected float32 of shape {shape}, (n, A)"
-        )
+    _check_out(out, shape, np.float32)
     return out
+
+
+def _check_out(out: npt.NDArray[Any], shape: tuple[int, ...], dtype: type[np.floating[Any]]) -> None:
+    if out.shape != shape or out.dtype != dtype:
+        raise InputError(
+            f"`out` is {out.dtype} of shape {out.shape}; expected {np.dtype(dtype)} of shape {shape}, (n, A)"
+        )
 
 
 def _auxiliary(name: str) -> Signal:
@@ -184,12 +197,14 @@ SIGNALS: dict[str, Signal] = {
             ("scaled_logit", "logits"),
             _from_scaled_logit(_loss),
             "−ℓ = log p_y, minus the cross-entropy, ≤ 0 (Yeom et al. 2018).",
+            np.float64,
         ),
         Signal(
             "confidence",
             ("scaled_logit", "logits"),
             _from_scaled_logit(_confidence),
             "p_y, the softmax probability of the label, in [0, 1]; it saturates where φ does not.",
+            np.float64,
         ),
         Signal(
             "hinge",

@@ -58,7 +58,7 @@ class Point:
         return block.once(self, lambda: mean_over_queries(TESTS[self.test].score(self, block)))
 
     def target(self, block: Block) -> npt.NDArray[np.floating[Any]]:
-        """(M, e, A) float32: s, the target's own values."""
+        """(M, e, A): s, the target's own values."""
         return block.signal(self.signal, queries=self.queries)
 
     def loo(self, block: Block) -> Loo:

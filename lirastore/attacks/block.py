@@ -83,7 +83,9 @@ class Block:
         return np.arange(self.start, self.stop, dtype=np.int64)
 
     def signal(self, name: str = "scaled_logit", *, queries: Queries = "all") -> Float:
-        """(M, e, A) float32: a signal of every model; (M, e, 1) with `queries="first"`. Higher means member.
+        """(M, e, A): a signal of every model, in its dtype; (M, e, 1) with `queries="first"`.
+
+        Higher means member.
 
         Raises:
             MissingData: the attack did not declare the signal.

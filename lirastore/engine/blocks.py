@@ -108,7 +108,7 @@ class Scoring:
 def read_signals(
     job: Job, readings: Sequence[Reading], watch: Watch, start: int, stop: int
 ) -> tuple[dict[str, Array], dict[str, Extremes]]:
-    """The signals of all models over [start, stop), name -> (M, e, A) float32, and their extremes.
+    """The signals of all models over [start, stop), name -> (M, e, A), and their extremes.
 
     Each array is read once, one inner chunk at a time, and turned into all its signals while in cache.
 
@@ -119,7 +119,7 @@ def read_signals(
     extremes: dict[str, Extremes] = {}
     for reading in readings:
         shape = (len(job.models), stop - start, reading.augmentations)
-        signals |= {signal.name: np.empty(shape, np.float32) for signal in reading.signals}
+        signals |= {signal.name: np.empty(shape, signal.dtype) for signal in reading.signals}
         for row, low, high, raw in _slices(job, reading, watch, start, stop):
             for signal in reading.signals:
                 values = signals[signal.name][row, low - start : high - start]

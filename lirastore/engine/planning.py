@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from lirastore.errors import InputError, MemoryBudgetError, MissingData, name_some
 from lirastore.memory import default_budget, human
 
@@ -306,7 +308,7 @@ class _Planner:
         raw = max(reading.array.chunk * reading.array.example_bytes for reading in needed)
         tile = self.models * self.grid.largest * (values * TILE_COPIES + len(self.names) + 2) * 8
         # the slice handed to the kernel, and the inner chunk it is cut from
-        return self.models * block * values * 4 + tile + 2 * raw + KERNEL_BYTES
+        return self.models * block * _value_bytes(needed) + tile + 2 * raw + KERNEL_BYTES
 
     def _bytes(self, blocks: Sequence[tuple[int, int]]) -> int:
         every = [reading for needed in self.passes for reading in needed]
@@ -331,6 +333,15 @@ class _Planner:
 def _values(readings: Sequence[Reading]) -> int:
     """Signal values per model and example."""
     return sum(reading.augmentations * len(reading.signals) for reading in readings)
+
+
+def _value_bytes(readings: Sequence[Reading]) -> int:
+    """Bytes of these values."""
+    return sum(
+        reading.augmentations * np.dtype(signal.dtype).itemsize
+        for reading in readings
+        for signal in reading.signals
+    )
 
 
 def bytes_read(array: ArraySpec, blocks: Sequence[tuple[int, int]]) -> int:

@@ -63,7 +63,7 @@ def test_signals_are_their_definitions(name, scale, dtype):
     for source, compute in SIGNALS[name].compute.items():
         raw = logits if source == "logits" else scaled_logit(logits, labels)
         found = compute(raw, labels)
-        assert found.dtype == np.float32
+        assert found.dtype == SIGNALS[name].dtype
         np.testing.assert_allclose(found, expected, rtol=3e-6, atol=3e-6)
 
 
@@ -73,13 +73,18 @@ def test_signals_are_their_definitions(name, scale, dtype):
 def test_functions_of_phi_at_their_ends(phi, loss, confidence):
     raw = np.array([[phi]], np.float32)
     labels = np.zeros(1, int)
-    assert SIGNALS["loss"].compute["scaled_logit"](raw, labels) == np.float32(loss)
-    assert SIGNALS["confidence"].compute["scaled_logit"](raw, labels) == np.float32(confidence)
+    assert SIGNALS["loss"].compute["scaled_logit"](raw, labels) == loss
+    assert SIGNALS["confidence"].compute["scaled_logit"](raw, labels) == pytest.approx(confidence, abs=1e-80)
 
 
 def test_a_loss_far_below_float32_epsilon_is_not_zero():
     found = SIGNALS["loss"].compute["scaled_logit"](np.array([[30.0]], np.float32), np.zeros(1, int))
-    np.testing.assert_allclose(found, -np.exp(-30.0), rtol=1e-6)
+    np.testing.assert_allclose(found, -np.exp(-30.0), rtol=1e-12)
+
+
+def test_the_surest_predictions_do_not_tie():
+    phi = np.arange(100, 700, dtype=np.float32)[:, None]
+    assert (np.diff(SIGNALS["loss"].compute["scaled_logit"](phi, np.zeros(600, int)), axis=0) > 0).all()
 
 
 @settings(max_examples=100, deadline=None)
@@ -98,7 +103,7 @@ def test_every_signal_fills_out_leaves_its_input_and_owns_its_result(name):
     for source, compute in SIGNALS[name].compute.items():
         raw = logits if source == "logits" else scaled_logit(logits, labels)
         before = raw.copy()
-        out = np.full((2, 4000), np.nan, np.float32).T
+        out = np.full((2, 4000), np.nan, SIGNALS[name].dtype).T
         found = compute(raw, labels)
         assert compute(raw, labels, out) is out
         assert np.array_equal(out, found)
@@ -165,5 +170,5 @@ def test_wrong_shapes_are_refused():
     compute = SIGNALS["loss"].compute["scaled_logit"]
     with pytest.raises(InputError, match="not logits"):
         compute(np.zeros((2, 1, 3), np.float32), np.zeros(2, int))
-    with pytest.raises(InputError, match="`out` is float64"):
-        compute(np.zeros((2, 1), np.float32), np.zeros(2, int), np.empty((2, 1)))
+    with pytest.raises(InputError, match="`out` is float32"):
+        compute(np.zeros((2, 1), np.float32), np.zeros(2, int), np.empty((2, 1), np.float32))
