@@ -182,11 +182,13 @@ class Store:
 
         return catalog.query(self.logits, sql, memory=memory, threads=threads)
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
+    def connect(
+        self, *, memory: int | None = None, threads: int | None = None
+    ) -> duckdb.DuckDBPyConnection:
         """An ordinary DuckDB connection with the views, so that a notebook can join its own frames."""
         from lirastore import catalog
 
-        return catalog.connect(self.logits)
+        return catalog.connect(self.logits, memory=memory, threads=threads)
 
     def report(
         self,

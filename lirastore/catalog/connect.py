@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from lirastore.catalog.failures import located, translated
 from lirastore.catalog.intervals import define_intervals
 from lirastore.catalog.limits import limited, literal
 from lirastore.catalog.values import json_value
+from lirastore.catalog.worker import Worker
 from lirastore.errors import ResultError
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from lirastore.results import Result
     from lirastore.store import LogitStore
 
-__all__ = ["connect", "connected", "define", "pattern"]
+__all__ = ["ask", "connect", "define", "pattern"]
+
+T = TypeVar("T")
 
 _SCORES = {"model": "bigint", "example": "bigint", "score": "double", "member": "boolean"}
 _MEMORIZATION = {
@@ -60,16 +63,23 @@ def connect(
     return connection
 
 
-@contextmanager
-def connected(
-    store: LogitStore, *, memory: int | None = None, threads: int | None = None
-) -> Iterator[DuckDBPyConnection]:
-    """What `connect` returns, for questions of this library's own: closed at the end of the block.
+def ask(
+    store: LogitStore,
+    questions: Callable[[DuckDBPyConnection], T],
+    *,
+    memory: int | None = None,
+    threads: int | None = None,
+) -> T:
+    """What `questions` finds on a connection as `connect` makes it; for this library's own questions.
 
-    What DuckDB raises meanwhile becomes ResultError, MemoryBudgetError or QueryError.
+    A signal ends it at once. What DuckDB raises becomes ResultError, MemoryBudgetError or QueryError.
     """
-    with limited(memory, threads) as connection, translated(store, define(connection, store)):
-        yield connection
+    with (
+        limited(memory, threads) as connection,
+        closing(Worker(connection)) as worker,
+        translated(store, define(connection, store)),
+    ):
+        return worker.run(lambda: questions(connection))
 
 
 def define(connection: DuckDBPyConnection, store: LogitStore) -> list[Path]:

@@ -57,9 +57,9 @@ def describe() -> list[Definition]:
 def write_listing(stream: TextIO) -> None:
     """Prints what there is to ask: each view and macro with the comment of its SQL file, columns included."""
     for definition in describe():
-        stream.write(f"{definition.signature}\n")
-        lines = (line for line in definition.comment.splitlines() if line)
-        stream.writelines(f"  {line}\n" for line in lines)
+        summary, *more = definition.comment.splitlines()
+        stream.write(f"{definition.signature}  {summary}\n")
+        stream.writelines(f"  {line}\n" for line in more if line)
         stream.write("\n")
     stream.write(
         "Ask by a name (metrics), a call (most_exposed('lira_online', 10)), or any SELECT of DuckDB:\n"

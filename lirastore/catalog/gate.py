@@ -208,7 +208,10 @@ def _admitted(connection: DuckDBPyConnection, sql: str) -> tuple[Statement, Any]
         raise QueryError(f"expected one SELECT statement, read-only; got {got}.{_hint(sql)}")
     (statement,) = statements
     rows = connection.execute("select json_serialize_sql(?::varchar)", [statement.query]).fetchall()
-    tree = json.loads(rows[0][0])
+    try:
+        tree = json.loads(rows[0][0])
+    except RecursionError as error:
+        raise QueryError("this statement is nested too deeply; name parts of it in a WITH") from error
     if tree["error"]:
         raise QueryError(f"this statement cannot be checked: {tree.get('error_message', 'no reason given')}")
     _check_tree(tree, _macros() | _TABLE_FUNCTIONS)

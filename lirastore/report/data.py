@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -146,31 +146,52 @@ def gather(store: LogitStore, *, memory: int | None = None, threads: int | None 
     models = store.committed()
     member = store.membership(models)
     runs = results.current(store.lira)
-    with catalog.connected(store, memory=memory, threads=threads) as connection:
-        _sort_once(connection)
-        attacks = tuple(_attack_rows(connection))
-        curves = _curves(connection)
-        train_accuracy, test_accuracy = _accuracies(connection)
-        lead = attacks[0].attack if attacks else None
-        ranked = _ranked(connection, lead) if lead else []
-        stale = connection.execute("select attack from attacks where stale").fetchall()
-    exposed, typical = _examples(store, ranked, runs[lead].models if lead else ())
+    found = catalog.ask(store, _answers, memory=memory, threads=threads)
+    lead = found.lead
+    exposed, typical = _examples(store, found.ranked, runs[lead].models if lead else ())
     return ReportData(
         title=store.info.name or store.path.stem,
         info=store.info,
         committed=len(models),
         set_digest=store.set_digest(),
-        train_accuracy=train_accuracy,
-        test_accuracy=test_accuracy,
-        attacks=attacks,
-        curves=tuple(curves[row.attack] for row in attacks if row.attack in curves),
+        train_accuracy=found.train_accuracy,
+        test_accuracy=found.test_accuracy,
+        attacks=found.attacks,
+        curves=tuple(found.curves[row.attack] for row in found.attacks if row.attack in found.curves),
         runs=tuple(runs.values()),
-        stale=frozenset(attack for (attack,) in stale),
+        stale=found.stale,
         lead=lead,
         exposed=exposed,
         outputs=tuple(_outputs(store, models, member, exposed[:CLOSE_UP], typical)),
         versions=_versions(),
         written_at=datetime.now(UTC),
+    )
+
+
+class _Answers(NamedTuple):
+    """What SQL says; `ranked` are rows of `_ranked` for the leading attack."""
+
+    attacks: tuple[AttackRow, ...]
+    curves: dict[str, Curve]
+    train_accuracy: float | None
+    test_accuracy: float | None
+    lead: str | None
+    ranked: list[dict[str, Any]]
+    stale: frozenset[str]
+
+
+def _answers(connection: DuckDBPyConnection) -> _Answers:
+    _sort_once(connection)
+    attacks = tuple(_attack_rows(connection))
+    lead = attacks[0].attack if attacks else None
+    stale = connection.execute("select attack from attacks where stale").fetchall()
+    return _Answers(
+        attacks,
+        _curves(connection),
+        *_accuracies(connection),
+        lead,
+        _ranked(connection, lead) if lead else [],
+        frozenset(attack for (attack,) in stale),
     )
 
 

@@ -119,7 +119,8 @@ def _resolution(data: ReportData) -> str:
     return (
         f"All targets are pooled: {pairs} scored pairs of a model and an example that it was not trained on. "
         f"One false positive among {low:,} is {one}: a rate at a false positive rate finer than that is what "
-        "is found before the first false positive; it has no interval. The last column allows no false positive at all. Balanced accuracy is the best over all thresholds."
+        "is found before the first false positive; it has no interval. The last column allows "
+        "no false positive at all. Balanced accuracy is the best over all thresholds."
     )
 
 

@@ -15,9 +15,7 @@ def names(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
 
 
-def test_it_draws_into_the_folder_and_leaves_the_store_alone(
-    attacked: lirastore.Store, tmp_path: Path
-) -> None:
+def test_it_draws_into_the_folder_and_only_reads_the_store(attacked: lirastore.Store, tmp_path: Path) -> None:
     before = names(attacked.path)
     subprocess.run([sys.executable, SCRIPT, attacked.path, tmp_path], check=True, timeout=120)
     assert [path.name for path in tmp_path.iterdir()] == ["roc.svg"]

