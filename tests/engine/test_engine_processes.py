@@ -148,15 +148,14 @@ def test_an_interrupt_stops_at_once_and_the_run_resumes(
     while not part_files(store) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    interrupted = time.monotonic()
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - interrupted < 3  # the whole run takes 4 s, a tile 0.2 s
     assert process.returncode != 0
     assert err.rstrip().endswith("KeyboardInterrupt")
     before = part_files(store)
     assert before
     assert not list(store.lira.rglob("*.partial"))
     result = resume(store, monkeypatch)
+    assert len(before) <= len(result.parts) // 2  # it did not go on to the end
     check(store, result)
     assert before.items() <= part_files(store).items()
 
