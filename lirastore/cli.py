@@ -110,7 +110,9 @@ def init(path: Path, labels: Path, preview: Path | None, **plan: Any) -> None:
 @click.argument("source", type=PATH)
 @click.option("--format", default="auto", show_default=True, help="auto, carlini or npz.")
 @click.option(
-    "--epoch", type=click.IntRange(min=0), help="Which saved epoch (carlini). [default: the latest]"
+    "--epoch",
+    type=click.IntRange(min=0),
+    help="Which saved epoch (carlini). [default: the latest, the same of all]",
 )
 @click.option(
     "--dtype",
@@ -129,7 +131,8 @@ def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
     npz       one .npz, or a directory of model-*.npz: logits, membership, label
 
     STORE is made if absent. Everything's structure is checked before the first write; an interrupted
-    import carries on where it stopped.
+    import carries on where it stopped. Models that are in STORE already are compared with SOURCE by samples
+    of their values.
     """
     from lirastore import importers
 
@@ -365,9 +368,9 @@ def discard(path: Path, models: list[int]) -> None:
 
 @cli.command()
 @store_argument
-@click.argument("file", type=FILE)
+@click.argument("file", metavar="FILE.npz", type=FILE)
 def export(path: Path, file: Path) -> None:
-    """Write the committed models as one .npz, the form that `ingest` reads."""
+    """Write the committed models as FILE.npz, which must not exist: the form that `ingest` reads."""
     click.echo(_open(path).export(file))
 
 

@@ -182,9 +182,7 @@ class Store:
 
         return catalog.query(self.logits, sql, memory=memory, threads=threads)
 
-    def connect(
-        self, *, memory: int | None = None, threads: int | None = None
-    ) -> duckdb.DuckDBPyConnection:
+    def connect(self, *, memory: int | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
         """An ordinary DuckDB connection with the views, so that a notebook can join its own frames."""
         from lirastore import catalog
 
@@ -206,7 +204,7 @@ class Store:
         return Path(output)
 
     def export(self, file: StrPath) -> Path:
-        """Writes the committed models as one `.npz`, the exchange form that `ingest` reads."""
+        """Writes the committed models as one `.npz`, the form that `ingest` reads; `file` must not exist."""
         from lirastore import importers
 
         importers.export(self.logits, Path(file))

@@ -31,8 +31,8 @@ class IngestReport:
     """What an import did. `str()` is a statement for people.
 
     ingested: models committed by this call. skipped: models that were in the store already. missing: models
-    without outputs, allowed. clipped: by model, how many values stood at the end of their range, where the
-    scaled logit is infinite, and were clipped.
+    without outputs, allowed. clipped: by model, how many values stood exactly at the end of their range,
+    where the scaled logit is infinite, and were clipped.
     """
 
     path: Path
@@ -52,8 +52,8 @@ class IngestReport:
             lines.append(f"missing, as allowed: models {name_some(self.missing)}")
         if self.clipped:
             lines.append(
-                f"clipped {sum(self.clipped.values())} values of {len(self.clipped)} models whose confidence "
-                "or loss had been rounded to certainty (metadata `clipped`)"
+                f"clipped {sum(self.clipped.values())} values of {len(self.clipped)} models: confidences of "
+                "exactly 0 or 1 or losses of exactly 0, whose scaled logits are infinite (metadata `clipped`)"
             )
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
@@ -103,24 +103,27 @@ def ingest(
     An import that was interrupted resumes, and several may share the work: models that are in the store are
     skipped. It must then be the same experiment (labels, membership, augmentations, classes), and the
     skipped models must have come from what the source has now: name and fingerprint, which are in their
-    metadata as `source_id` and `source_fingerprint`, are compared. The fingerprint of a `.npy` is over
-    samples spread over the whole file, that of a model in a `.npz` over all its values.
+    metadata as `source_id` and `source_fingerprint`, are compared. The fingerprint of a `.npy` samples 17
+    pages of 4 KiB spread over the whole file: it tells another training run apart, but not an edit of a few
+    values between the samples. That of a model in a `.npz` is over all its values.
 
     format: one of FORMATS, or `auto`. allow_missing: import although models are missing; they stay
-    uncommitted. epoch: which saved epoch, for layouts that have several (default: the latest). dtype: of the
-    stored logits, `float32` or `float16`; default: float16 if the source's are, else float32. progress: show
-    it on stderr, if that is a terminal.
+    uncommitted, and one whose training set the source does not tell can never be written to this store.
+    epoch: which saved epoch, for layouts that have several; default: the latest, which must then be the same
+    of all models. dtype: of the stored logits, `float32` or `float16`; default: float16 if the source's are,
+    else float32. progress: show it on stderr, if that is a terminal.
 
     Memory: labels and masks, a few slices of 4 MiB, and the writer's own; values and pictures are never held
     whole, whatever the size of the source.
 
     Raises SourceError if the source is not what its layout promises or not what the store was made of,
-    NonFiniteLogits, InputError, and the errors of opening a store.
+    NonFiniteLogits, InputError, also where no store can stand at `store_path`, and the errors of opening one.
     """
-    from lirastore.importers.run import run
+    from lirastore.importers.run import check_place, run
     from lirastore.importers.source import Options
 
     path = Path(source)
+    check_place(Path(store_path))
     name = detect(path) if format == "auto" else format
     chosen = importer(name)
     if not path.exists():

@@ -9,13 +9,15 @@
         scores/{epoch:010d}.npy                 (E, A) float: scaled logits
 
 The fork that came with the RMIA paper appends `_{augmentations:04d}` to the epoch. The scores are read only
-where no model has logits; the store then holds no logits. Without a chosen epoch each model's latest is
-taken, as `plot.py` does.
+where no model has logits; the store then holds no logits. Without a chosen epoch the latest is taken.
 
 Augmentations follow `get_loss` of `inference.py`: not flipped, then flipped; within each, shifts by rows,
 then columns, padded by reflection. One is the plain image, two are the plain and the flipped one; from any
 larger number the shifts cannot be told, since its `shift` and `stride` are nowhere recorded (18 arises from
 shifts of 1 in steps of 1 and of 4 in steps of 4), so those are called query0, query1, ….
+
+Models whose latest epochs differ are refused unless one epoch is chosen: outputs of different epochs must not
+be compared with each other.
 
 A model that has a directory but no outputs is missing, with its mask known; one without a directory is
 missing with an all-False mask, and listed in the store's design as `unknown_masks`. A missing model is never
@@ -52,6 +54,7 @@ EXPECTS: Final = "a directory of experiment-{i}_{M}/ or experiment-{seed}/ direc
 _PREFIX: Final = "experiment"
 _DIRECTORY: Final = re.compile(r"experiment-(\d+)(?:_(\d+))?")
 _OUTPUT: Final = re.compile(r"(\d{10})(?:_(\d{4}))?\.npy")
+_UNPADDED: Final = re.compile(r"(\d+)(?:_(\d+))?\.npy")
 _MOST_SEEDS: Final = 100_000
 
 
@@ -89,9 +92,10 @@ def recognises(source: Path) -> bool:
 def scan(source: Path, options: Options) -> Experiment:
     """Checks the whole log directory. Raises SourceError naming the file and what was expected of it."""
     runs, models = _find_runs(source)
-    labels = open_npy(source / "y_train.npy")
+    labels = _needed(source / "y_train.npy")
     kind = _kind(source, runs)
     found = _choose(runs, kind, options.epoch)
+    _refuse_mixed_epochs(source, found, kind)
     missing = [number for number in range(models) if number not in found]
     missing_models(
         missing, models, source, allowed=options.allow_missing, why=_why(runs, missing, kind, options.epoch)
@@ -168,13 +172,18 @@ def _count_models(source: Path, runs: Mapping[int, _Run], totals: Mapping[int | 
 
 
 def _outputs(folder: Path) -> dict[int, Path]:
-    """Saved epochs of one kind of output; names of another form are no outputs."""
+    """Saved epochs of one kind of output.
+
+    Names of another form are no outputs, except that a number padded otherwise, such as `20.npy`, is refused:
+    passed over, an earlier epoch would be taken for the latest.
+    """
     found: dict[int, Path] = {}
     if not folder.is_dir():
         return found
     for path in sorted(folder.iterdir()):
         match = _OUTPUT.fullmatch(path.name)
         if match is None:
+            _refuse_unpadded(path)
             continue
         epoch = int(match[1])
         if epoch in found:
@@ -183,6 +192,16 @@ def _outputs(folder: Path) -> dict[int, Path]:
             )
         found[epoch] = path
     return found
+
+
+def _refuse_unpadded(path: Path) -> None:
+    match = _UNPADDED.fullmatch(path.name)
+    if match is not None:
+        queries = f"_{int(match[2]):04d}" if match[2] else ""
+        raise SourceError(
+            f"{path}: expected the epoch with ten digits: rename it to {int(match[1]):010d}{queries}.npy, or "
+            "move it away"
+        )
 
 
 def _kind(source: Path, runs: Mapping[int, _Run]) -> str:
@@ -206,6 +225,34 @@ def _choose(runs: Mapping[int, _Run], kind: str, epoch: int | None) -> dict[int,
         if chosen is not None and chosen in epochs:
             found[number] = _Output(run, chosen, open_npy(epochs[chosen]).require_c_order())
     return found
+
+
+def _refuse_mixed_epochs(source: Path, found: Mapping[int, _Output], kind: str) -> None:
+    """Raises SourceError where the chosen epochs differ, naming the latest epoch that all models have."""
+    models: dict[int, list[int]] = {}
+    for number, output in sorted(found.items()):
+        models.setdefault(output.epoch, []).append(number)
+    if len(models) < 2:
+        return
+    common = set.intersection(*(set(output.run.outputs[kind]) for output in found.values()))
+    told = "; ".join(f"epoch {epoch}: models {name_some(models[epoch])}" for epoch in sorted(models))
+    latest = max(common, default=max(models))
+    remedy = (
+        f"choose one with --epoch {latest} (epoch={latest}), the latest that all of them have"
+        if common
+        else f"they have none in common: complete the models, or take only those of one epoch with --epoch "
+        f"{latest} --allow-missing (epoch={latest}, allow_missing=True)"
+    )
+    raise SourceError(
+        f"{source}: the models' latest epochs differ ({told}), and outputs of different epochs must not be "
+        f"mixed; {remedy}"
+    )
+
+
+def _needed(path: Path) -> Npy:
+    if not path.exists():
+        raise SourceError(f"{path}: no such file, though the layout needs it; restore it")
+    return open_npy(path)
 
 
 def _at(epoch: int | None) -> str:
@@ -264,7 +311,7 @@ def _read_masks(
     for number, run in runs.items():
         if number not in found and not run.keep.exists():
             continue  # a run that died before it wrote anything
-        keep = open_npy(run.keep)
+        keep = _needed(run.keep)
         if keep.dtype != np.bool_ or keep.shape != (examples,):
             raise SourceError(
                 f"{keep.where}: {keep.dtype} {keep.shape}, expected bool ({examples},), True where the model "
@@ -292,7 +339,7 @@ def _model(output: _Output, kind: str) -> SourceModel:
         if isinstance(hparams.get("seed"), int):
             metadata["seed"] = hparams["seed"]
 
-    def stream(_: dict[str, int]) -> Iterator[Batch]:
+    def stream(_: dict[str, float]) -> Iterator[Batch]:
         row = array.shape[2:] if kind == "logits" else array.shape[1:]
         for start, values in array.rows(row):
             yield Batch(
@@ -323,14 +370,9 @@ def _read_hparams(run: _Run) -> dict[str, Any] | None:
 
 
 def _warnings(found: Mapping[int, _Output]) -> Iterator[str]:
-    by_epoch: dict[int, list[int]] = {}
     by_data: dict[str, list[int]] = {}
     for number, output in sorted(found.items()):
-        by_epoch.setdefault(output.epoch, []).append(number)
         by_data.setdefault(output.fingerprint, []).append(number)
-    if len(by_epoch) > 1:
-        told = "; ".join(f"epoch {epoch}: models {name_some(by_epoch[epoch])}" for epoch in sorted(by_epoch))
-        yield f"the models' latest epochs differ ({told}); --epoch takes the same one of all"
     for same in by_data.values():
         if len(same) > 1:
             yield f"models {name_some(same)} have the same outputs, as if one had been copied"

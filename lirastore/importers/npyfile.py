@@ -29,6 +29,7 @@ __all__ = ["SLICE_BYTES", "Npy", "Rows", "open_npy", "open_npz"]
 SLICE_BYTES: Final = 4 << 20
 """How much is read at once, a few of which are in flight at a time."""
 
+_CHECKED_BYTES: Final = 1 << 20
 _LONGEST_HEADER: Final = 1 << 16
 _LARGEST_WHOLE: Final = 4 << 30
 _PAGE: Final = 4096
@@ -47,7 +48,8 @@ class Npy:
 
     where: file and member, for messages. `open()` is a context manager that gives a seekable binary file in
     which the first value stands at byte `offset`. A deflated member is best read in ascending order: going
-    back starts decompressing again.
+    back starts decompressing again. crc: CRC-32 of a member's bytes, header included; None for a file of its
+    own. `load` and `checksums` compare it themselves: zipfile stops doing so once a member was sought in.
     """
 
     where: str
@@ -56,13 +58,17 @@ class Npy:
     fortran: bool
     offset: int
     open: _Opener
+    crc: int | None = None
 
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def load(self) -> NDArray[Any]:
-        """The whole array, in native byte order: for masks and labels. Raises SourceError above 4 GiB."""
+        """The whole array, in native byte order: for masks and labels.
+
+        Raises SourceError above 4 GiB, and for a member whose CRC is wrong.
+        """
         if self.nbytes > _LARGEST_WHOLE:
             raise SourceError(
                 f"{self.where}: {self.nbytes} bytes, shape {self.shape}, where at most {_LARGEST_WHOLE} "
@@ -70,8 +76,10 @@ class Npy:
                 "says"
             )
         with self.reading() as file:
-            values = self._values(file, 0, math.prod(self.shape))
-        return values.reshape(self.shape, order="F" if self.fortran else "C")
+            header = file.read(self.offset)
+            raw = self._fill(file, self.nbytes)
+        self._compare(zlib.crc32(raw, zlib.crc32(header)))
+        return self._native(raw).reshape(self.shape, order="F" if self.fortran else "C")
 
     def step(self, row: tuple[int, ...]) -> int:
         """How many rows of shape `row` make a slice of SLICE_BYTES."""
@@ -122,15 +130,21 @@ class Npy:
         return f"pages:{digest.hexdigest()[:32]}"
 
     def checksums(self, count: int, progress: Callable[[int], object]) -> list[str]:
-        """Reads a member through, which verifies its CRC; a checksum for each of `count` equal parts.
+        """Reads a member through and verifies its CRC; a checksum for each of `count` equal parts.
 
         progress(n) is told of n bytes read. Raises SourceError for a damaged member.
         """
-        part = self.nbytes // max(1, count)
+        part, sums = self.nbytes // max(1, count), []
         with self.reading() as file:
-            file.seek(self.offset)
-            sums = [f"{_checksum(file, part, progress):08x}" for _ in range(count)]
-            file.read(1)  # the end of the member is where zipfile compares its CRC
+            whole = zlib.crc32(file.read(self.offset))
+            for _ in range(count):
+                value = 0
+                for start in range(0, part, _CHECKED_BYTES):
+                    block = self._fill(file, min(part - start, _CHECKED_BYTES))
+                    whole, value = zlib.crc32(block, whole), zlib.crc32(block, value)
+                    progress(len(block))
+                sums.append(f"{value:08x}")
+        self._compare(whole)
         return sums
 
     @contextmanager
@@ -139,16 +153,30 @@ class Npy:
         with _archive_errors(self.where), self.open() as file:
             yield file
 
+    def _compare(self, crc: int) -> None:
+        if self.crc is not None and crc != self.crc:
+            raise SourceError(
+                f"{self.where}: damaged (its CRC-32 is {crc:08x}, the archive says {self.crc:08x}); copy or "
+                "export it again"
+            )
+
     def _values(self, file: IO[bytes], first: int, count: int) -> NDArray[Any]:
-        raw = bytearray(count * self.dtype.itemsize)
-        view = memoryview(raw)
         with _archive_errors(self.where):
             file.seek(self.offset + first * self.dtype.itemsize)
-            while view:
-                got = file.readinto(view)  # type: ignore[attr-defined]
-                if not got:
-                    raise SourceError(f"{self.where}: ends {len(view)} bytes early; it was changed meanwhile")
-                view = view[got:]
+            return self._native(self._fill(file, count * self.dtype.itemsize))
+
+    def _fill(self, file: IO[bytes], nbytes: int) -> bytearray:
+        """The next `nbytes` bytes, in memory of their own."""
+        raw = bytearray(nbytes)
+        view = memoryview(raw)
+        while view:
+            got = file.readinto(view)  # type: ignore[attr-defined]
+            if not got:
+                raise SourceError(f"{self.where}: ends {len(view)} bytes early; it was changed meanwhile")
+            view = view[got:]
+        return raw
+
+    def _native(self, raw: bytearray) -> NDArray[Any]:
         values = np.frombuffer(raw, dtype=self.dtype)
         return values.astype(self.dtype.newbyteorder("="), copy=False)
 
@@ -189,7 +217,7 @@ def open_npy(path: Path) -> Npy:
         with path.open("rb") as file:
             return _parse(file, where, size, lambda: path.open("rb"))
     except FileNotFoundError as error:
-        raise SourceError(f"{where}: no such file, though the layout needs it") from error
+        raise SourceError(f"{where}: no such file") from error
     except IsADirectoryError as error:
         raise SourceError(f"{where}: a directory, expected a .npy file") from error
 
@@ -231,10 +259,10 @@ def _open_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
             yield member
 
     with archive.open(info) as member:
-        return _parse(member, where, info.file_size, open_member)
+        return _parse(member, where, info.file_size, open_member, info.CRC)
 
 
-def _parse(file: IO[bytes], where: str, size: int, opener: _Opener) -> Npy:
+def _parse(file: IO[bytes], where: str, size: int, opener: _Opener, crc: int | None = None) -> Npy:
     shape, fortran, dtype, offset = _read_header(file, where)
     if dtype.hasobject:
         raise SourceError(
@@ -250,7 +278,7 @@ def _parse(file: IO[bytes], where: str, size: int, opener: _Opener) -> Npy:
             f"{where}: {state}: {size} bytes, but its header says {dtype} {shape}, which is {expected} "
             "bytes; copy or write it again"
         )
-    return Npy(where, shape, dtype, fortran, offset, opener)
+    return Npy(where, shape, dtype, fortran, offset, opener, crc)
 
 
 def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
@@ -281,15 +309,3 @@ def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np
     if any(length < 0 for length in shape):
         raise SourceError(f"{where}: the header gives the shape {shape}; write it again with np.save")
     return shape, fortran, dtype, np.lib.format.MAGIC_LEN + len(prefix) + len(text)
-
-
-def _checksum(file: IO[bytes], length: int, progress: Callable[[int], object]) -> int:
-    value = 0
-    while length:
-        block = file.read(min(length, 1 << 20))
-        if not block:
-            raise EOFError(f"{length} bytes are missing")
-        value = zlib.crc32(block, value)
-        length -= len(block)
-        progress(len(block))
-    return value

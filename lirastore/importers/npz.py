@@ -19,12 +19,15 @@ and, all optional, what `export` adds so that a store comes back as it was:
 In a directory the number in `model-3.npz` is the model's row, the arrays lack the model axis, and label,
 augmentation and models must be the same in all files. Other members are left alone, and named in a warning.
 
-Confidences p and losses ℓ are of the true class: φ = log p − log(1 − p) = −ℓ − log(1 − e^−ℓ), in float64.
-Where p is 0 or 1, φ is infinite: p is then taken as the nearest number its type has between 0 and 1. A loss
-below the unit roundoff of its type is taken as that. Both are counted, and reported as `clipped`.
+Confidences p and losses ℓ are of the true class: φ = log p − log(1 − p) = −log(e^ℓ − 1), in float64. φ is
+infinite only where p is exactly 0 or 1, or ℓ exactly 0, and only these are clipped, counted, and reported as
+`clipped`. p is taken as the nearest number its type has between 0 and 1. ℓ is taken as the unit roundoff of
+its type, below which a loss computed by log-softmax becomes 0; or as the smallest positive loss of the
+source if that is smaller still, so that no certainty ranks below a doubt. The models it happened to have
+that number in their metadata as `clipped_to`.
 
 Archives are read twice: once through, before the first write, so that damage is found by its checksum and
-every model has a fingerprint; then to import.
+every model has a fingerprint; then to import. Losses are read a third time, for the smallest one.
 """
 
 from __future__ import annotations
@@ -32,7 +35,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -43,8 +45,8 @@ from tqdm import tqdm
 
 from lirastore.errors import SourceError, name_some
 from lirastore.importers.npyfile import open_npz
-from lirastore.importers.npzform import MEMBERS, Archive, Form, read_form
-from lirastore.importers.npzstream import Handles, stream
+from lirastore.importers.npzform import MEMBERS, Archive, Form, Row, read_form
+from lirastore.importers.npzstream import Handles, least_loss, stream
 from lirastore.importers.source import (
     Experiment,
     Options,
@@ -60,15 +62,6 @@ EXPECTS: Final = "a .npz file, or a directory of model-*.npz files"
 _MODEL_FILE: Final = re.compile(r"model-(\d+)\.npz")
 _ZIP_MAGIC: Final = b"PK"
 _LARGEST_MASKS: Final = 4 << 30
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One model: its row in the store, its archive, and its index there."""
-
-    model: int
-    archive: Archive
-    index: int
 
 
 def recognises(source: Path) -> bool:
@@ -116,7 +109,7 @@ def scan(source: Path, options: Options) -> Experiment:
 # --- which models there are -----------------------------------------------------------------------
 
 
-def _one_file(source: Path) -> list[_Row]:
+def _one_file(source: Path) -> list[Row]:
     members = open_npz(source)
     lead = Archive(source, members, ()).need("membership").shape[:1]
     archive = Archive(source, members, lead)
@@ -131,11 +124,11 @@ def _one_file(source: Path) -> list[_Row]:
             f"{archive.need('model').where}: model ids must be 0 or more and each must stand once; they are "
             f"{name_some(numbers)}"
         )
-    return [_Row(number, archive, index) for index, number in enumerate(numbers)]
+    return [Row(number, archive, index) for index, number in enumerate(numbers)]
 
 
-def _one_per_file(source: Path) -> list[_Row]:
-    rows: dict[int, _Row] = {}
+def _one_per_file(source: Path) -> list[Row]:
+    rows: dict[int, Row] = {}
     for path in sorted(source.iterdir()):
         match = _MODEL_FILE.fullmatch(path.name)
         if match is None:
@@ -145,18 +138,18 @@ def _one_per_file(source: Path) -> list[_Row]:
             raise SourceError(
                 f"{path} and {rows[number].archive.path.name} are both model {number}; move one away"
             )
-        rows[number] = _Row(number, Archive(path, open_npz(path), ()), 0)
+        rows[number] = Row(number, Archive(path, open_npz(path), ()), 0)
     if not rows:
         raise SourceError(f"{source}: expected {EXPECTS}; there is none")
     return [rows[number] for number in sorted(rows)]
 
 
-def _archives(rows: list[_Row]) -> list[Archive]:
+def _archives(rows: list[Row]) -> list[Archive]:
     return [row.archive for row in rows if row.index == 0]
 
 
 def _memberships(
-    source: Path, rows: list[_Row], form: Form, options: Options
+    source: Path, rows: list[Row], form: Form, options: Options
 ) -> tuple[NDArray[np.bool_], tuple[int, ...], tuple[int, ...]]:
     """Masks of all planned models; the models that are missing; those of them whose masks are unknown."""
     models = _planned(rows, form)
@@ -174,10 +167,14 @@ def _memberships(
                 f"{archive.need('membership').where}: differs from planned_membership; correct one of them"
             )
         membership[mine] = masks
-    return membership, missing, () if planned is not None else missing
+    if planned is None:
+        return membership, missing, missing
+    listed = _design(first).get("unknown_masks")
+    never_known = listed if isinstance(listed, list) else []
+    return membership, missing, tuple(model for model in missing if model in never_known)
 
 
-def _planned(rows: list[_Row], form: Form) -> int:
+def _planned(rows: list[Row], form: Form) -> int:
     """How many models are planned. Raises SourceError where that cannot be meant."""
     archive = rows[0].archive
     highest = max(row.model for row in rows)
@@ -200,7 +197,7 @@ def _planned(rows: list[_Row], form: Form) -> int:
 # --- what all files must agree on -----------------------------------------------------------------
 
 
-def _common_form(rows: list[_Row]) -> Form:
+def _common_form(rows: list[Row]) -> Form:
     first = rows[0].archive
     form = read_form(first)
     for archive in _archives(rows):
@@ -213,7 +210,7 @@ def _common_form(rows: list[_Row]) -> Form:
     return form
 
 
-def _common(rows: list[_Row], name: str) -> NDArray[Any]:
+def _common(rows: list[Row], name: str) -> NDArray[Any]:
     """A small member that must be the same in all files."""
     first = rows[0].archive
     value = first.need(name).load()
@@ -229,7 +226,7 @@ def _common(rows: list[_Row], name: str) -> NDArray[Any]:
 # --- what they say about the experiment -----------------------------------------------------------
 
 
-def _augmentations(rows: list[_Row], form: Form) -> tuple[str, ...]:
+def _augmentations(rows: list[Row], form: Form) -> tuple[str, ...]:
     archive = rows[0].archive
     if "augmentation" not in archive.members:
         return (
@@ -277,7 +274,7 @@ def _preview(
     return lambda _: resources.enter_context(pictures.slices())
 
 
-def _warnings(rows: list[_Row], form: Form) -> Iterator[str]:
+def _warnings(rows: list[Row], form: Form) -> Iterator[str]:
     archive = rows[0].archive
     ignored = sorted(set(archive.members) - MEMBERS - set(form.members))
     if ignored:
@@ -287,10 +284,12 @@ def _warnings(rows: list[_Row], form: Form) -> Iterator[str]:
 # --- the models -----------------------------------------------------------------------------------
 
 
-def _checksums(rows: list[_Row], form: Form, progress: bool) -> dict[int, str]:
+def _checksums(rows: list[Row], form: Form, progress: bool) -> dict[int, str]:
     """Reads all values once: a fingerprint for each model, or SourceError where a checksum is wrong."""
     archives = _archives(rows)
+    pictures = archives[0].members.get("preview")
     total = sum(archive.need(name).nbytes for archive in archives for name in form.members)
+    total += 0 if pictures is None else pictures.nbytes
     parts: dict[int, list[str]] = {row.model: [] for row in rows}
     bar = tqdm(
         total=total, desc="check archive", unit="B", unit_scale=True, disable=None if progress else True
@@ -303,13 +302,17 @@ def _checksums(rows: list[_Row], form: Form, progress: bool) -> dict[int, str]:
                     mine, archive.need(name).checksums(len(mine), bar.update), strict=True
                 ):
                     parts[model].append(checksum)
+        if pictures is not None:
+            pictures.checksums(1, bar.update)
     return {model: f"crc32:{'-'.join(checksums)}" for model, checksums in parts.items()}
 
 
 def _models(
-    rows: list[_Row], form: Form, fingerprints: Mapping[int, str], handles: Handles
+    rows: list[Row], form: Form, fingerprints: Mapping[int, str], handles: Handles
 ) -> Iterator[SourceModel]:
-    for archive in _archives(rows):
+    archives = _archives(rows)
+    least = least_loss([archive.need("loss") for archive in archives]) if form.values == "loss" else None
+    for archive in archives:
         mine = [row for row in rows if row.archive is archive]
         ids = archive.maybe("source_id", archive.lead, "U")
         texts = archive.maybe("metadata", archive.lead, "U")
@@ -322,5 +325,5 @@ def _models(
                 metadata={}
                 if texts is None
                 else _object(texts.reshape(-1)[row.index], archive.need("metadata").where),
-                stream=partial(stream, archive, row.index, form, handles),
+                stream=partial(stream, row, form, handles, least),
             )

@@ -8,6 +8,7 @@ other streams into it, a few MiB at a time.
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,21 +31,20 @@ _TIMESTAMP: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can hold: equ
 
 
 def export(store: LogitStore, file: Path) -> None:
-    """Writes the committed models of `store` to `file`, replacing a file of that name.
+    """Writes the committed models of `store` to `file`, a new one whose name ends in `.npz`.
 
     A signal-only store gives `scaled_logit`, any other `logits`. Where planned models are not committed,
     `model` says which rows the others are and `planned_membership` keeps all masks, so that `ingest` (with
     allow_missing) restores every row to its place.
 
-    Raises MissingData if nothing is committed, InputError if `file` is a directory, DamagedStore if committed
-    data are absent, fail their checksum or hold NaN or infinity.
+    Raises InputError if `file` exists, is named otherwise or has no directory to be in; MissingData if
+    nothing is committed; DamagedStore if committed data are absent, fail their checksum or hold NaN or
+    infinity.
     """
+    _check_name(file)
     models = store.committed().tolist()
     if not models:
         raise MissingData(f"{store.path}: no model is committed, so there is nothing to export")
-    if file.is_dir() or not file.parent.is_dir():
-        problem = "is a directory" if file.is_dir() else "would be in a directory that does not exist"
-        raise InputError(f"{file} {problem}: expected the name of a file to write, such as logits.npz")
     with replacing(file) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, array in _small(store, models).items():
             _write(archive, name, array.shape, array.dtype, [np.ascontiguousarray(array)])
@@ -53,6 +53,17 @@ def export(store: LogitStore, file: Path) -> None:
         for name in store.arrays:
             if name != _SCALED or _LOGITS not in store.arrays:
                 _write_values(store, archive, name, models)
+
+
+def _check_name(file: Path) -> None:
+    if file.is_dir():
+        raise InputError(f"{file} is a directory: expected the name of a file to write, such as logits.npz")
+    if file.suffix != ".npz":
+        raise InputError(f"{file}: expected a name that ends in .npz, such as {file.name}.npz")
+    if os.path.lexists(file):
+        raise InputError(f"{file} exists, and is not replaced: remove it, or choose another name")
+    if not file.parent.is_dir():
+        raise InputError(f"{file} would be in a directory that does not exist: make {file.parent} first")
 
 
 def _small(store: LogitStore, models: list[int]) -> dict[str, NDArray[Any]]:

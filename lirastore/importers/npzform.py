@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lirastore.errors import SourceError, name_some
 from lirastore.importers.npyfile import Npy
 
-__all__ = ["MEMBERS", "SIGNAL_PREFIX", "VALUES", "Archive", "Form", "read_form"]
+__all__ = ["MEMBERS", "SIGNAL_PREFIX", "VALUES", "Archive", "Form", "Row", "read_form"]
 
 VALUES: Final = ("logits", "scaled_logit", "confidence", "loss")
 """An archive has one of these; any but the first makes a signal-only store."""
@@ -74,6 +74,15 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class Row:
+    """One model: its row in the store, its archive, and its index there."""
+
+    model: int
+    archive: Archive
+    index: int
+
+
+@dataclass(frozen=True)
 class Form:
     """What all files agree on: which values they hold, and their sizes. signals: dims by name."""
 
@@ -82,6 +91,11 @@ class Form:
     augmentations: int
     classes: int | None
     signals: Mapping[str, tuple[str, ...]]
+
+    def __str__(self) -> str:
+        sizes = f"{self.values} of {self.examples} examples, {self.augmentations} augmentations"
+        classes = "" if self.classes is None else f", {self.classes} classes"
+        return sizes + classes + (f"; signals {name_some(sorted(self.signals))}" if self.signals else "")
 
     @property
     def members(self) -> tuple[str, ...]:

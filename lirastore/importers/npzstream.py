@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any, Final
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lirastore.errors import NonFiniteLogits, SourceError
+from lirastore.errors import NonFiniteLogits
 from lirastore.importers.npyfile import Npy
-from lirastore.importers.npzform import SIGNAL_PREFIX, Archive, Form
-from lirastore.importers.source import Batch
+from lirastore.importers.npzform import SIGNAL_PREFIX, Form, Row
+from lirastore.importers.source import BadValues, Batch
 
-__all__ = ["Handles", "from_confidence", "from_loss", "stream"]
+__all__ = ["Handles", "from_confidence", "from_loss", "least_loss", "stream"]
 
 
 class Handles:
@@ -37,12 +37,14 @@ class Handles:
 
 
 def stream(
-    archive: Archive, index: int, form: Form, handles: Handles, counts: dict[str, int]
+    row: Row, form: Form, handles: Handles, least: float | None, counts: dict[str, float]
 ) -> Iterator[Batch]:
-    """The batches of the archive's model `index`. Clipped values are counted in counts["clipped"].
+    """The batches of one model. Clipped values are counted in counts["clipped"].
 
-    Raises NonFiniteLogits or SourceError for confidences and losses that cannot be.
+    least: what a loss of 0 is taken as, see `least_loss`. Raises NonFiniteLogits or BadValues for confidences
+    and losses that cannot be.
     """
+    archive = row.archive
     arrays = {name: archive.need(name) for name in form.members}
     rows = {name: array.shape[len(archive.lead) + 1 :] for name, array in arrays.items()}
     step = min(array.step(rows[name]) for name, array in arrays.items())
@@ -51,43 +53,44 @@ def stream(
         files = {name: stack.enter_context(handles.reading(arrays[name], keep=keep)) for name in arrays}
         for start in range(0, form.examples, step):
             examples = slice(start, min(start + step, form.examples))
-            first, last = index * form.examples + examples.start, index * form.examples + examples.stop
+            first, last = (
+                row.index * form.examples + examples.start,
+                row.index * form.examples + examples.stop,
+            )
             values = {name: arrays[name].read(files[name], first, last, rows[name]) for name in arrays}
-            yield Batch(examples, _converted(values, form, start, arrays[form.values].where, counts))
+            if form.values in ("confidence", "loss"):
+                _check_range(values[form.values], form.values, start, row.model)
+                values["scaled_logit"] = _scaled(values.pop(form.values), least, counts)
+            yield Batch(examples, {name.removeprefix(SIGNAL_PREFIX): values[name] for name in values})
 
 
-def _converted(
-    values: dict[str, NDArray[Any]], form: Form, start: int, where: str, counts: dict[str, int]
-) -> dict[str, NDArray[Any]]:
-    converted = {
-        name.removeprefix(SIGNAL_PREFIX): array for name, array in values.items() if name != form.values
-    }
-    main = values[form.values]
-    if form.values in _CONVERSIONS:
-        _check_range(main, form.values, start, where)
-        scaled, clipped = _CONVERSIONS[form.values](main)
+def _scaled(values: NDArray[Any], least: float | None, counts: dict[str, float]) -> NDArray[np.float64]:
+    scaled, clipped = from_confidence(values) if least is None else from_loss(values, least)
+    if clipped:
         counts["clipped"] = counts.get("clipped", 0) + clipped
-        return {**converted, "scaled_logit": scaled}
-    return {**converted, form.values: main}
+        if least is not None:
+            counts["clipped_to"] = least
+    return scaled
 
 
-def _check_range(values: NDArray[Any], kind: str, start: int, where: str) -> None:
+def _check_range(values: NDArray[Any], kind: str, start: int, model: int) -> None:
     finite = np.isfinite(values)
     good = finite & (values >= 0) & ((values <= 1) | (kind != "confidence"))
     if good.all():
         return
     at = tuple(int(index) for index in np.argwhere(~good)[0])
     expected = "between 0 and 1" if kind == "confidence" else "of 0 or more"
-    error = SourceError if finite[at] else NonFiniteLogits
+    error = BadValues if finite[at] else NonFiniteLogits
     raise error(
-        f"{where}: the {kind} of example {start + at[0]} is {values[at]}, expected a number {expected}."
+        f"model {model}: the {kind} of example {start + at[0]} is {values[at]}, expected a number "
+        f"{expected}; nothing of this model was committed"
     )
 
 
 def from_confidence(confidence: NDArray[Any]) -> tuple[NDArray[np.float64], int]:
     """φ = log p − log(1 − p) of confidences p in [0, 1], float64, and how many were clipped.
 
-    0 and 1 are taken as the neighbours that the type of `confidence` has between them.
+    0 and 1 are taken as the neighbours that the type of `confidence` has between them; nothing else is.
     """
     one, zero = confidence.dtype.type(1), confidence.dtype.type(0)
     inner = np.clip(confidence, np.nextafter(zero, one), np.nextafter(one, zero))
@@ -95,17 +98,21 @@ def from_confidence(confidence: NDArray[Any]) -> tuple[NDArray[np.float64], int]
     return np.log(p) - np.log1p(-p), int(np.count_nonzero(inner != confidence))
 
 
-def from_loss(loss: NDArray[Any]) -> tuple[NDArray[np.float64], int]:
-    """φ = −log(e^ℓ − 1) of losses ℓ ≥ 0, float64, and how many were clipped.
+def from_loss(loss: NDArray[Any], least: float) -> tuple[NDArray[np.float64], int]:
+    """φ = −log(e^ℓ − 1) of losses ℓ ≥ 0, float64, and how many were clipped: those of 0, taken as `least`.
 
-    A loss below the unit roundoff u of its type is taken as u: a confidence that near to 1 has been rounded.
+    φ is finite, and as exact as float64, for every ℓ > 0: −log ℓ for tiny ones, −ℓ for large ones.
     """
-    roundoff = float(np.finfo(loss.dtype).eps) / 2
-    inner = np.maximum(loss.astype(np.float64), roundoff)
-    return -inner - np.log(-np.expm1(-inner)), int(np.count_nonzero(loss < roundoff))
+    certain = loss == 0
+    inner = np.where(certain, least, loss.astype(np.float64))
+    return -inner - np.log(-np.expm1(-inner)), int(np.count_nonzero(certain))
 
 
-_CONVERSIONS: Final[dict[str, Callable[[NDArray[Any]], tuple[NDArray[np.float64], int]]]] = {
-    "confidence": from_confidence,
-    "loss": from_loss,
-}
+def least_loss(losses: Sequence[Npy]) -> float:
+    """What a loss of 0 is taken as: the unit roundoff of the type, or the smallest positive loss of all
+    `losses` if that is smaller. Reads them through; NaN, infinities and negative ones are passed over."""
+    least = min(float(np.finfo(array.dtype).eps) / 2 for array in losses)
+    for array in losses:
+        for _, values in array.rows(()):
+            least = float(np.min(values, initial=least, where=values > 0))
+    return least

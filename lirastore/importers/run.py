@@ -10,12 +10,34 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lirastore.errors import AlreadyCommitted, NonFiniteLogits, SourceError, StoreExists, name_some
+from lirastore.errors import (
+    AlreadyCommitted,
+    InputError,
+    NonFiniteLogits,
+    SourceError,
+    StoreExists,
+    name_some,
+)
 from lirastore.importers import IngestReport
-from lirastore.importers.source import Experiment, SourceModel
+from lirastore.importers.source import BadValues, Experiment, SourceModel
 from lirastore.store import LogitStore, create, open_store
+from lirastore.store.writer import unknown_masks
 
-__all__ = ["run"]
+__all__ = ["check_place", "run"]
+
+
+def check_place(path: Path) -> None:
+    """Raises InputError where neither a store is nor one can be made: before a long source is read."""
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise InputError(
+                f"{path}: {place} is a symbolic link to {place.readlink()}, which does not exist; remove the "
+                "link, or choose another path"
+            )
+        if place != path and place.exists() and not place.is_dir():
+            raise InputError(
+                f"{path}: {place} is a file, expected a directory; choose another path for the store"
+            )
 
 
 def run(experiment: Experiment, path: Path, *, dtype: str | None, progress: bool) -> IngestReport:
@@ -34,8 +56,8 @@ def run(experiment: Experiment, path: Path, *, dtype: str | None, progress: bool
                     skipped.add(model.model)
                     continue
                 ingested.append(model.model)
-                if counts.get("clipped"):
-                    clipped[model.model] = counts["clipped"]
+                if "clipped" in counts:
+                    clipped[model.model] = int(counts["clipped"])
     return IngestReport(
         path=path,
         format=experiment.format,
@@ -62,7 +84,7 @@ def _open_or_create(experiment: Experiment, path: Path, dtype: str | None, warni
     if path.exists():
         return open_store(path)
     preview = None if experiment.preview is None else experiment.preview(warnings)
-    design = dict(experiment.design)
+    design = {key: value for key, value in experiment.design.items() if key != "unknown_masks"}
     if experiment.unknown_masks:
         design["unknown_masks"] = list(experiment.unknown_masks)
     try:
@@ -93,11 +115,15 @@ def _check_same(store: LogitStore, experiment: Experiment, dtype: str | None) ->
         "augmentations": (tuple(info.augmentations), tuple(experiment.augmentations)),
         "classes": (info.classes, experiment.classes),
         "signals": (dict(info.signals), dict(experiment.signals)),
-        "dtype": (info.dtype, dtype or info.dtype),
     }
     for what, (stored, given) in planned.items():
         if stored != given:
             raise _different(store, f"its {what} are {stored}, the source's {given}")
+    if dtype not in (None, info.dtype):
+        raise SourceError(
+            f"{store.path} holds {info.dtype}, but dtype {dtype} was asked for; leave it out (--dtype), or "
+            "import into a new store"
+        )
     labels = store.labels()
     if not np.array_equal(labels, experiment.labels):
         example = int(np.flatnonzero(labels != experiment.labels)[0])
@@ -110,8 +136,10 @@ def _check_same(store: LogitStore, experiment: Experiment, dtype: str | None) ->
 
 def _check_membership(store: LogitStore, experiment: Experiment) -> None:
     stored = store.membership(np.arange(store.info.models))
-    once_unknown = set(store.info.design.get("unknown_masks", ()))
-    for model in np.flatnonzero((stored != experiment.membership).any(axis=1)).tolist():
+    once_unknown = unknown_masks(store)
+    present = {model.model for model in experiment.models}
+    differ = set(np.flatnonzero((stored != experiment.membership).any(axis=1)).tolist())
+    for model in sorted(differ | (once_unknown & present)):
         if model in experiment.unknown_masks:
             continue  # the source has lost it, the store still knows its mask
         if model in once_unknown:
@@ -139,12 +167,17 @@ def _check_committed(store: LogitStore, models: Sequence[SourceModel]) -> set[in
     if changed:
         first = changed[0]
         was = commits[first.model].metadata.get("source_id")
+        how = (
+            f"its contents have changed, it is still named {was!r}"
+            if was == first.source_id
+            else f"source_id {was!r}, now {first.source_id!r}"
+        )
         numbers = [model.model for model in changed]
         raise SourceError(
-            f"{first.origin}: model {first.model} is in {store.path} already, but from other data (source_id "
-            f"{was!r}, now {first.source_id!r}; models that differ: {name_some(numbers)}). If the source was "
-            f"made anew, withdraw them with `lirastore discard {store.path} --models "
-            f"{','.join(map(str, numbers))}` and ingest again"
+            f"{first.origin}: model {first.model} is in {store.path} already, but from other data "
+            f"({how}; models that differ: {name_some(numbers)}). If the source was made anew, withdraw "
+            f"them with `lirastore discard {store.path} --models {','.join(map(str, numbers))}` and ingest "
+            "again"
         )
     return {model.model for model in models if model.model in commits}
 
@@ -158,9 +191,9 @@ def _same_source(metadata: Mapping[str, Any], model: SourceModel) -> bool:
 
 def _ingest(
     store: LogitStore, experiment: Experiment, model: SourceModel, progress: Callable[[int], object]
-) -> dict[str, int] | None:
+) -> dict[str, float] | None:
     """Streams and commits one model: the counts of its stream, or None if another process was faster."""
-    counts: dict[str, int] = {}
+    counts: dict[str, float] = {}
     metadata = {
         **model.metadata,
         "source_id": model.source_id,
@@ -176,9 +209,9 @@ def _ingest(
     except AlreadyCommitted:
         _check_committed(store, [model])
         return None
-    except NonFiniteLogits as error:
-        raise NonFiniteLogits(
-            f"{model.origin}: {error} Model {model.model} was not committed; {len(store.committed())} models "
-            f"are in {store.path}. Correct this model's outputs and ingest again: it resumes"
+    except (NonFiniteLogits, BadValues) as error:
+        raise type(error)(
+            f"{model.origin}: {error}. {len(store.committed())} models are in {store.path}: correct this "
+            "model's outputs and ingest again, which resumes"
         ) from error
     return counts

@@ -21,6 +21,7 @@ from lirastore.errors import SourceError, name_some
 from lirastore.store import Sliced
 
 __all__ = [
+    "BadValues",
     "Batch",
     "Experiment",
     "Importer",
@@ -30,6 +31,13 @@ __all__ = [
     "missing_models",
     "parse_json",
 ]
+
+
+class BadValues(SourceError):
+    """Finite values that cannot be what the source calls them, met while streaming.
+
+    The message names model and example; file and remedy are added by `run`, as to the writer's own errors.
+    """
 
 
 class Batch(NamedTuple):
@@ -55,7 +63,8 @@ class SourceModel:
     model: its row in the store. origin: the file, for messages. source_id: its name in the source.
     fingerprint: changes when the model's values do, as far as that can be told cheaply. stream(counts):
     yields batches in ascending order that cover every example once, each in memory of its own; what it
-    counts on the way (clipped values) goes into `counts`.
+    counts on the way (clipped values) goes into `counts`. It raises NonFiniteLogits and BadValues for
+    values, without naming the file, and SourceError for what cannot be read.
     """
 
     model: int
@@ -63,7 +72,7 @@ class SourceModel:
     source_id: str
     fingerprint: str
     metadata: Mapping[str, Any]
-    stream: Callable[[dict[str, int]], Iterator[Batch]]
+    stream: Callable[[dict[str, float]], Iterator[Batch]]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from lirastore.store.tensors import Batch, Pending, as_batch
 if TYPE_CHECKING:
     from lirastore.store.open import LogitStore
 
-__all__ = ["ModelWriter"]
+__all__ = ["ModelWriter", "unknown_masks"]
 
 PIECE_BYTES = 4 * 1024 * 1024
 """Batches are cut into pieces of this size: a caller may pass the whole model at once."""
@@ -69,13 +69,15 @@ class ModelWriter:
         scratch: str | os.PathLike[str] | None = None,
         queue_batches: int = 4,
     ) -> None:
-        """Raises UnknownModel, and AlreadyCommitted if the model is in the store, or is found to have been
-        claimed by a process that died: then it is published first.
+        """Raises UnknownModel; InputError if the design lists the model among its `unknown_masks`; and
+        AlreadyCommitted if the model is in the store, or is found to have been claimed by a process that
+        died: then it is published first.
 
         scratch: a directory for batches that come out of order (default: the attempt's own); they need as
         much space as the model. queue_batches: how many pieces of up to 4 MiB may wait for the thread.
         """
         self.model = store.check_model(model)
+        _refuse_unknown_mask(store, self.model)
         self.metadata = ModelMetadata(self.model, metadata)
         if queue_batches < 1:
             raise InputError(f"queue_batches is {queue_batches}, expected at least 1")
@@ -266,18 +268,46 @@ class _Stage:
         spec = self._arrays[name]
         with np.errstate(over="ignore"):  # becomes infinity, and is refused below
             cast = block.astype(spec.dtype, copy=False)
-        return self._finite(name, cast.reshape(len(block), *spec.example_shape), piece)
+        return self._finite(name, cast.reshape(len(block), *spec.example_shape), piece, block)
 
-    def _finite(self, name: str, block: npt.NDArray[Any], piece: _Piece) -> npt.NDArray[Any]:
+    def _finite(
+        self, name: str, block: npt.NDArray[Any], piece: _Piece, given: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        """`block`, if it is finite; `given` is what it was before the cast, for the message."""
         finite = np.isfinite(block)
         if finite.all():
             return block
         bad = ~finite.reshape(len(block), -1).all(axis=1)
         limit = f"{np.finfo(block.dtype).max:.6g}"
+        overflow = (
+            block.dtype == np.float16
+            and given is not None
+            and np.isfinite(given.reshape(block.shape)[~finite]).any()
+        )
+        remedy = " (a store made with dtype float32, --dtype float32, takes larger ones)" if overflow else ""
         raise NonFiniteLogits(
             f"model {self._model}: {name} holds NaN or infinity for examples "
             f"{describe(np.asarray(piece.examples)[bad])}; expected finite values as {block.dtype.name}, "
-            f"whose largest is {limit}; nothing of this model was committed"
+            f"whose largest is {limit}{remedy}; nothing of this model was committed"
+        )
+
+
+def unknown_masks(store: LogitStore) -> frozenset[int]:
+    """Models whose training sets nobody knew when the store was made: the design's `unknown_masks`."""
+    listed = store.info.design.get("unknown_masks")
+    return (
+        frozenset(model for model in listed if isinstance(model, int))
+        if isinstance(listed, list)
+        else frozenset()
+    )
+
+
+def _refuse_unknown_mask(store: LogitStore, model: int) -> None:
+    if model in unknown_masks(store):
+        raise InputError(
+            f"model {model}: its training set was unknown when {store.path} was made (unknown_masks of the "
+            f"design), so its row of membership is empty, and every attack would take it for a model trained "
+            f"on nothing; once its outputs are there, import all of them into a new store"
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lirastore import importers
-from lirastore.errors import NonFiniteLogits, SourceError
+from lirastore.errors import InputError, NonFiniteLogits, SourceError
 from lirastore.store import open_store
 
 
@@ -90,12 +90,31 @@ def test_the_latest_epoch_is_the_default_and_another_can_be_chosen(tmp_path, tru
     )
 
 
-def test_latest_epochs_that_differ_are_told(source, truth):
+def test_latest_epochs_that_differ_are_refused(tmp_path, truth):
+    source = foreign.carlini(tmp_path / "log", truth, epochs=(10, 15, 20))
+    foreign.logits_of(source, 1).unlink()
+    told = "epoch 15: models 1; epoch 20: models 0, 2, 3"
+    refused(source, rf"latest epochs differ \({told}\).*choose one with --epoch 15 \(epoch=15\)")
+    refused(source, told, allow_missing=True)
+    store, _ = ingested(source, epoch=15)
+    foreign.assert_holds(store, truth.with_logits(truth.logits + np.float32(5)))
+
+
+def test_latest_epochs_that_differ_with_none_in_common(source, truth):
     old = foreign.logits_of(source, 1)
     old.rename(old.with_name("0000000015.npy"))
-    store, report = ingested(source)
-    foreign.assert_holds(store, truth)
-    assert "epoch 15: models 1; epoch 20: models 0, 2, 3" in str(report)
+    refused(source, "none in common: complete the models.*--epoch 20 --allow-missing")
+    store, _ = ingested(source, epoch=20, allow_missing=True)
+    foreign.assert_holds(store, truth, [0, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "padded"), [("30.npy", "0000000030.npy"), ("000030_2.npy", "0000000030_0002.npy")]
+)
+def test_epochs_padded_otherwise_are_not_passed_over(source, name, padded):
+    path = foreign.logits_of(source, 1)
+    shutil.copy(path, path.with_name(name))
+    refused(source, f"{name}: expected the epoch with ten digits: rename it to {padded}")
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f8", ">f4", ">f8"])
@@ -254,6 +273,23 @@ def test_a_run_that_died_at_once_is_missing(source, truth):
     store, _ = ingested(source, allow_missing=True)
     foreign.assert_holds(store, truth, [0, 2, 3])
     assert store.info.design["unknown_masks"] == [1]
+
+
+def test_a_model_that_was_unknown_cannot_be_written(source, truth):
+    shutil.rmtree(foreign.run_of(source, 1))
+    store, _ = ingested(source, allow_missing=True)
+    with pytest.raises(InputError, match=r"model 1: its training set was unknown .* into a new store"):
+        store.writer(1)
+    foreign.assert_holds(store, truth, [0, 2, 3])
+
+
+def test_a_model_that_was_unknown_and_trained_on_nothing_cannot_be_added(source, truth):
+    aside = foreign.run_of(source, 1).rename(source.parent / "aside")
+    ingested(source, allow_missing=True)
+    aside.rename(source / "experiment-1_4")
+    np.save(source / "experiment-1_4" / "keep.npy", np.zeros(53, bool))
+    with pytest.raises(SourceError, match=r"model 1 was missing when this store was made.*new store"):
+        ingested(source)
 
 
 def test_a_model_that_was_unknown_cannot_be_added_later(source):
@@ -467,7 +503,7 @@ def test_a_model_that_is_not_finite_is_not_committed(source, truth, value):
     logits = np.load(path)
     logits[40, 0, 1, 3] = value
     np.save(path, logits)
-    with pytest.raises(NonFiniteLogits, match=r"experiment-2_4/logits.*2 models are in .*it resumes"):
+    with pytest.raises(NonFiniteLogits, match=r"experiment-2_4/logits.*2 models are in .*, which resumes$"):
         ingested(source)
     store = open_store(source.parent / "imported.lira")
     foreign.assert_holds(store, truth, [0, 1])

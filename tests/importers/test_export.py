@@ -37,7 +37,8 @@ def made(path: Path, truth: foreign.Truth, models: list[int], **options) -> Logi
 
 
 def again(store: LogitStore, file: Path, **options) -> LogitStore:
-    """The store exported to `file` and ingested from it."""
+    """The store exported to `file`, anew, and ingested from it."""
+    file.unlink(missing_ok=True)
     importers.export(store, file)
     path = file.with_suffix(".lira")
     importers.ingest(file, path, progress=False, **options)
@@ -132,18 +133,49 @@ def test_members_are_not_compressed(tmp_path, truth):
         assert archive.testzip() is None
 
 
-def test_a_damaged_store_leaves_no_file_and_the_old_one_alone(tmp_path, truth):
+def test_masks_that_were_never_known_stay_unknown(tmp_path, truth):
+    source = foreign.carlini(tmp_path / "log", truth)
+    foreign.run_of(source, 1).rename(tmp_path / "aside")
+    importers.ingest(source, tmp_path / "a.lira", allow_missing=True, progress=False)
+    store = open_store(tmp_path / "a.lira")
+    back = again(store, tmp_path / "b.npz", allow_missing=True)
+    assert back.info.design == store.info.design
+    assert back.info.design["unknown_masks"] == [1]
+    assert importers.ingest(tmp_path / "b.npz", back.path, allow_missing=True, progress=False).skipped == (
+        0,
+        2,
+        3,
+    )
+    with pytest.raises(InputError, match="model 1: its training set was unknown"):
+        back.writer(1)
+
+
+def test_a_damaged_store_leaves_no_file(tmp_path, truth):
     store = made(tmp_path / "a.lira", truth, [0, 1, 2, 3])
-    importers.export(store, tmp_path / "a.npz")
-    before = (tmp_path / "a.npz").read_bytes()
     shard = next(path for path in (store.path / "logits" / "c" / "3").rglob("*") if path.is_file())
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
     shard.write_bytes(bytes(data))
     with pytest.raises(DamagedStore, match="model 3"):
         importers.export(open_store(store.path), tmp_path / "a.npz")
-    assert (tmp_path / "a.npz").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.lira", "a.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.lira"]
+
+
+def test_what_exists_is_not_replaced(tmp_path, truth):
+    store = made(tmp_path / "a.lira", truth, [0])
+    (tmp_path / "a.npz").write_text("mine")
+    (tmp_path / "link.npz").symlink_to("nowhere")
+    for name in ("a.npz", "link.npz"):
+        with pytest.raises(InputError, match=f"{name} exists, and is not replaced: remove it"):
+            importers.export(store, tmp_path / name)
+    assert (tmp_path / "a.npz").read_text() == "mine"
+
+
+def test_the_name_says_what_it_is(tmp_path, truth):
+    store = made(tmp_path / "a.lira", truth, [0])
+    with pytest.raises(InputError, match=r"logits: expected a name that ends in .npz, such as logits.npz"):
+        importers.export(store, tmp_path / "logits")
+    assert not (tmp_path / "logits").exists()
 
 
 def test_nothing_to_export_and_nowhere(tmp_path, truth):

@@ -163,15 +163,17 @@ def test_a_retrained_model_is_found_out(source, store, truth):
     ingest(source, store)
     path = foreign.logits_of(source, 2)
     np.save(path, np.load(path) + np.float32(1))
-    with pytest.raises(SourceError, match=r"model 2 is in .* from other data.*discard .* --models 2"):
+    told = r"model 2 is in .* \(its contents have changed, it is still named 'experiment-2_4'; .*--models 2"
+    with pytest.raises(SourceError, match=told):
         ingest(source, store)
 
 
 def test_a_later_epoch_is_found_out(source, store):
     ingest(source, store)
-    path = foreign.logits_of(source, 1)
-    np.save(path.with_name("0000000030.npy"), np.load(path) * np.float32(1.1))
-    with pytest.raises(SourceError, match="model 1 is in"):
+    for model in range(4):
+        path = foreign.logits_of(source, model)
+        np.save(path.with_name("0000000030.npy"), np.load(path) * np.float32(1.1))
+    with pytest.raises(SourceError, match="model 0 is in"):
         ingest(source, store)
     assert ingest(source, store, epoch=20).skipped == (0, 1, 2, 3)
 
@@ -232,7 +234,7 @@ def test_other_labels_or_masks_are_refused(source, store, truth):
 def test_another_dtype_is_refused(source, store):
     ingest(source, store)
     assert ingest(source, store, dtype="float32").skipped == (0, 1, 2, 3)
-    with pytest.raises(SourceError, match="its dtype are float32, the source's float16"):
+    with pytest.raises(SourceError, match="holds float32, but dtype float16 was asked for"):
         ingest(source, store, dtype="float16")
 
 
@@ -249,6 +251,18 @@ def test_something_else_at_the_stores_place(source, tmp_path):
     (tmp_path / "occupied").mkdir()
     with pytest.raises(NotAStore):
         ingest(source, tmp_path / "occupied")
+
+
+def test_places_where_no_store_can_be(source, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for place, told in (
+        ("file/x.lira", r"x.lira: \S+file is a file, expected a directory"),
+        ("link", r"link is a symbolic link to \S+gone, which does not exist"),
+        ("link/x.lira", r"x.lira: \S+link is a symbolic link to"),
+    ):
+        with pytest.raises(InputError, match=told):
+            ingest(source, tmp_path / place)
 
 
 def test_a_bad_dtype_writes_nothing(source, store):

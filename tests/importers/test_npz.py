@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import struct
 import zipfile
@@ -14,7 +15,7 @@ import pytest
 from lirastore import importers
 from lirastore.errors import NonFiniteLogits, SourceError
 from lirastore.importers import npyfile
-from lirastore.importers.npzstream import from_confidence, from_loss
+from lirastore.importers.npzstream import from_confidence, from_loss, least_loss
 from lirastore.store import open_store
 
 PEERS = Path(__file__).parents[1] / "data" / "peers_m16_n300.npz"
@@ -162,8 +163,9 @@ def test_certainties_are_clipped_counted_and_told(target, truth):
     confidence[3, 7] = 1
     store, report = ingested(foreign.npz(target, truth, logits=None, confidence=confidence))
     assert report.clipped == {1: 4, 3: 1}
-    assert "clipped 5 values of 2 models" in str(report)
+    assert "clipped 5 values of 2 models: confidences of exactly 0 or 1" in str(report)
     assert store.commits()[1].metadata["clipped"] == 4
+    assert "clipped" not in store.commits()[0].metadata
     found = store.read("scaled_logit", 1, 0, 53)[:, 0]
     np.testing.assert_allclose(found[:5], [16.635532] * 3 + [-103.27893, 0], rtol=1e-6)
 
@@ -175,12 +177,49 @@ def test_conversions_are_monotone_up_to_the_ends(dtype):
     scaled, clipped = from_confidence(p)
     assert clipped == 2
     assert (np.diff(scaled) >= 0).all() and np.isfinite(scaled).all()
-    losses = np.array([0, eps / 4, eps / 2, eps, 1e-3, 0.7, 20, 6e4], dtype=dtype)
-    scaled, clipped = from_loss(losses)
-    assert clipped == 2
+    smallest = np.nextafter(dtype(0), dtype(1))
+    losses = np.array([0, smallest, eps / 4, eps / 2, eps, 1e-3, 0.7, 20, 6e4], dtype=dtype)
+    scaled, clipped = from_loss(losses, float(smallest))
+    assert clipped == 1
     assert (np.diff(scaled) <= 0).all() and np.isfinite(scaled).all()
     assert scaled[-1] == -float(losses[-1])
-    np.testing.assert_allclose(from_confidence(np.exp(-losses[4:6].astype(float)))[0], scaled[4:6], rtol=1e-9)
+    np.testing.assert_allclose(from_confidence(np.exp(-losses[5:7].astype(float)))[0], scaled[5:7], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("loss", "scaled"), [(5.148200222412013e-131, 300), (5e-324, 744.4400719), (1e3, -1e3)]
+)
+def test_losses_are_exact_however_small(loss, scaled):
+    found, clipped = from_loss(np.array([loss]), 1.0)
+    np.testing.assert_allclose(found, [scaled], rtol=1e-9)
+    assert clipped == 0
+
+
+@pytest.mark.parametrize("layout", ["all.npz", "models"])
+@pytest.mark.parametrize(("smallest", "taken"), [(1e-3, 2**-24), (1e-30, float(np.float32(1e-30)))])
+def test_a_loss_of_zero_is_taken_as_no_more_than_any_other(tmp_path, truth, layout, smallest, taken):
+    loss = np.full((4, 53), 0.5, dtype=np.float32)
+    loss[1, :3] = 0
+    loss[3, 9] = smallest
+    if layout == "models":
+        source = foreign.npz_directory(tmp_path / layout, truth)
+        for model in range(4):
+            members = {"loss": loss[model], "membership": truth.membership[model], "label": truth.labels}
+            np.savez(source / f"model-{model}.npz", **members)
+    else:
+        source = foreign.npz(tmp_path / layout, truth, logits=None, loss=loss)
+    store, report = ingested(source)
+    assert report.clipped == {1: 3}
+    metadata = store.commits()[1].metadata
+    assert (metadata["clipped"], metadata["clipped_to"]) == (3, taken)
+    np.testing.assert_allclose(store.read("scaled_logit", 1, 0, 3)[:, 0], -np.log(taken), rtol=1e-6)
+    found = store.read("scaled_logit", 3, 9, 10)[0, 0]
+    np.testing.assert_allclose(found, -np.log(np.expm1(smallest)), rtol=1e-6)
+
+
+def test_the_smallest_loss_passes_over_what_is_none(target, truth):
+    foreign.npz(target, truth, loss=np.array([np.nan, -1, 0, np.inf, 1e-20, 2]))
+    assert least_loss([npyfile.open_npz(target)["loss"]]) == 1e-20
 
 
 # --- what it refuses, before the first write ------------------------------------------------------
@@ -245,6 +284,39 @@ def test_damage_is_found_before_the_first_write(target, truth, compressed, where
     refused(target, r"logits.npy\]: damaged")
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("name", ["label", "membership", "preview", "attackable", "signal.mine"])
+def test_damage_of_any_member_is_found_before_the_first_write(target, truth, name, compressed):
+    random = np.random.default_rng(0)
+    foreign.npz(
+        target,
+        truth,
+        compressed=compressed,
+        preview=truth.images,
+        attackable=random.random(53) < 0.5,
+        **{"signal.mine": random.random((4, 53))},
+    )
+    with zipfile.ZipFile(target) as archive:
+        info = archive.getinfo(f"{name}.npy")
+    data = bytearray(target.read_bytes())
+    start = info.header_offset + 30 + len(info.filename) + 20  # the member: after a header with 20 of zip64
+    data[start + info.compress_size - 20] ^= 1
+    target.write_bytes(bytes(data))
+    refused(target, rf"{name}.npy\]: (damaged|not a readable)")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_checksums_are_compared_whatever_zipfile_does(target, truth, compressed):
+    """zipfile compares them only of members that it reads from beginning to end."""
+    members = npyfile.open_npz(foreign.npz(target, truth, compressed=compressed))
+    for member in (members["label"], members["logits"]):
+        other = dataclasses.replace(member, crc=member.crc ^ 1)
+        with pytest.raises(SourceError, match="its CRC-32 is"):
+            other.load()
+        with pytest.raises(SourceError, match="its CRC-32 is"):
+            other.checksums(1, lambda nbytes: None)
+
+
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -30])
 def test_a_cut_archive(target, truth, keep):
     data = foreign.npz(target, truth).read_bytes()
@@ -297,8 +369,15 @@ def test_a_repeated_member(target, truth):
 @pytest.mark.parametrize(
     ("spoiled", "told"),
     [
-        ({"logits": np.ones((52, 2, 5), np.float32)}, "model-2.npz: holds"),
-        ({"logits": None, "loss": np.ones((53, 2))}, "model-2.npz: holds"),
+        (
+            {"logits": np.ones((52, 2, 5), np.float32)},
+            "model-2.npz: holds logits of 52 examples, 2 augmentations, 5 classes, but model-0.npz holds "
+            "logits of 53 examples, 2",
+        ),
+        (
+            {"logits": None, "loss": np.ones((53, 2))},
+            "model-2.npz: holds loss of 53 examples, 2 augmentations, b",
+        ),
         ({"label": np.zeros(53, int)}, "label differs from the one in model-0.npz"),
         ({"membership": np.ones((1, 53), bool)}, r"model-2.npz\[membership.npy\]"),
     ],
@@ -331,18 +410,28 @@ def test_epochs_are_not_for_this_form(target, truth):
             "confidence",
             1.5,
             SourceError,
-            r"confidence of example 40 is 1.5, expected a number between 0 and 1",
+            "confidence of example 40 is 1.5, expected a number between 0 and 1",
         ),
         ("confidence", -0.1, SourceError, "confidence of example 40 is -0.1"),
         ("confidence", np.nan, NonFiniteLogits, "confidence of example 40 is nan"),
         ("loss", -1e-3, SourceError, "loss of example 40 is -0.001, expected a number of 0 or more"),
         ("loss", np.inf, NonFiniteLogits, "loss of example 40 is inf"),
-        ("scaled_logit", np.inf, NonFiniteLogits, r"all.npz\[scaled_logit.npy\].*2 models are in"),
+        ("scaled_logit", np.inf, NonFiniteLogits, "scaled_logit holds NaN or infinity for examples 40"),
     ],
 )
 def test_a_value_that_cannot_be(target, truth, kind, value, error, told):
     values = np.full((4, 53), 0.5)
     values[2, 40] = value
-    with pytest.raises(error, match=told):
+    whole = (
+        rf"^\S+all.npz\[{kind}.npy\]: model 2: (the )?{told}.*; nothing of this model was "
+        r"committed\. 2 models are in \S+: correct this model's outputs and ingest again, which resumes$"
+    )
+    with pytest.raises(error, match=whole):
         ingested(foreign.npz(target, truth, logits=None, **{kind: values}))
     assert open_store(target.parent / "imported.lira").committed().tolist() == [0, 1]
+
+
+def test_logits_beyond_float16_are_told_of_float32(target, truth):
+    truth.logits[2, 40, 0, 1] = 7e4
+    with pytest.raises(NonFiniteLogits, match=r"largest is 65504 \(a store made with dtype float32, --dtype"):
+        ingested(foreign.npz(target, truth), dtype="float16")

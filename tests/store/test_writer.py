@@ -320,6 +320,18 @@ def test_what_is_not_finite_in_the_stores_dtype(fast_path, bad):
     assert_nothing_left(store)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "bad", "told"), [("float16", 7e4, True), ("float16", np.nan, False), ("float32", np.inf, False)]
+)
+def test_float32_is_proposed_where_it_would_help(fast_path, dtype, bad, told):
+    store = new_store(fast_path / "s.lira", dtype=dtype)
+    values = logits()
+    values[17, 1, 3] = bad
+    with pytest.raises(NonFiniteLogits) as caught, store.writer(3) as writer:
+        writer.write(values, examples=slice(None))
+    assert ("--dtype float32, takes larger ones" in str(caught.value)) == told
+
+
 def test_the_largest_float16_is_taken(fast_path):
     store = new_store(fast_path / "s.lira", dtype="float16")
     values = np.full((E, A, C), 65_504.0, np.float32)
@@ -346,6 +358,25 @@ def test_unknown_and_committed_models(store):
         writer.write(logits(), examples=slice(None))
     with pytest.raises(AlreadyCommitted, match="discard --models 0"):
         store.writer(0)
+
+
+def test_models_whose_training_sets_are_unknown(fast_path):
+    """Their rows of membership mean nothing: committed, they would count as trained on no example."""
+    membership = np.ones((3, E), bool)
+    membership[2] = False
+    store = create(
+        fast_path / "s.lira",
+        labels=np.zeros(E, int),
+        membership=membership,
+        augmentations=A,
+        classes=C,
+        design={"scheme": "imported", "unknown_masks": [2]},
+    )
+    with pytest.raises(InputError, match=r"model 2: its training set was unknown .* into a new store"):
+        store.writer(2)
+    assert_nothing_left(store)
+    with store.writer(1) as writer:
+        writer.write(logits(), examples=slice(None))
 
 
 def test_bad_settings(store, fast_path):
