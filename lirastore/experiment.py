@@ -273,25 +273,23 @@ def create(
     import numpy as np
 
     label = np.asarray(labels)
+    drawing: dict[str, Any] = {"scheme": design, "seed": seed, "keep_fraction": keep_fraction}
     if membership is None:
-        plan = {"scheme": design, "seed": seed, "keep_fraction": keep_fraction}
-        drawn = subsets.draw(
-            design, models=models, examples=len(label), keep_fraction=keep_fraction, seed=seed
-        )
+        rows = subsets.draw(**drawing, models=models, examples=label.size)
     else:
-        plan, drawn = {"scheme": "given"}, np.asarray(membership)
-        if drawn.shape[:1] != (models,):
-            raise InputError(f"membership has shape {drawn.shape}; expected ({models}, {label.size}), (M, E)")
+        drawing, rows = {"scheme": "given"}, np.asarray(membership)
+        if rows.shape[:1] != (models,):
+            raise InputError(f"membership has shape {rows.shape}; expected ({models}, {label.size}), (M, E)")
     return Store(
         _store.create(
             Path(path),
             labels=label,
-            membership=drawn,
+            membership=rows,
             augmentations=augmentations,
             classes=classes,
             dtype=dtype,
             name=name,
-            design=plan,
+            design=drawing,
             preview=preview,
             attackable=attackable,
             signals=signals,
