@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from lirastore import catalog, diagnostics
-from lirastore.errors import MissingDependency
+from lirastore.report import require_matplotlib
 
 if TYPE_CHECKING:
     from lirastore.pipelines import digits
@@ -47,8 +46,7 @@ def run(directory: Path, *, models: int = 64, label_noise: float = 0.1, seed: in
     """
     from lirastore.pipelines import digits
 
-    if find_spec("matplotlib") is None:  # found out now, not after the training
-        raise MissingDependency("the demo's report needs matplotlib: pip install 'lirastore[demo]'")
+    require_matplotlib()  # found out now, not after the training
     started = time.monotonic()
     store = digits.prepare(directory / "digits.lira", models=models, label_noise=label_noise, seed=seed)
     wrong = digits.randomised(store).mean()

@@ -18,7 +18,7 @@ from lirastore.errors import LirastoreError
 
 DONE = 0
 FAILED = 1  # the work failed; the message says why and what to do
-USAGE = 2  # the command was not understood (click's own code)
+# 2: the command was not understood; click's own code
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TERMINATED = 143  # 128 + SIGTERM
 

@@ -67,7 +67,7 @@ def run(store: LogitStore, attacks: Sequence[Attack], options: Options | None = 
     """
     options = options or Options()
     _check_names(attacks)
-    snapshot = Snapshot.take(store)
+    snapshot = Snapshot.take(store, options)
     done = {attack.name: results.find(store.lira, attack.name) for attack in attacks}
     fresh = [identity(attack, snapshot, options) for attack in attacks]
     todo = [
@@ -89,7 +89,7 @@ def feasible(
     Looks at metadata and membership only, and finds there every MissingData that `run` would raise.
     """
     options = options or Options()
-    snapshot = Snapshot.take(store)
+    snapshot = Snapshot.take(store, options)
     able: list[Attack] = []
     refused: dict[str, LirastoreError] = {}
     for attack in attacks:
@@ -126,7 +126,7 @@ def _scored(attack: Attack, snapshot: Snapshot, options: Options) -> npt.NDArray
         attack,
         snapshot.member,
         snapshot.attackable,
-        equal_counts=snapshot.counting(options),
+        equal_counts=snapshot.counting,
         skip=options.skip_unattackable,
     )
 
@@ -163,7 +163,7 @@ class _Run:
             labels=snapshot.labels,
             attackable=snapshot.attackable,
             grid=self.plan.grid,
-            equal_counts=snapshot.counting(options),
+            equal_counts=snapshot.counting,
             seed=options.seed,
             preset=options.preset,
         )
@@ -300,7 +300,7 @@ class _Run:
                     self.snapshot.member,
                     self.snapshot.attackable,
                     scoring.scored,
-                    equal_counts=self.snapshot.counting(self.options),
+                    equal_counts=self.snapshot.counting,
                 ),
                 *signal_warnings(attack, extremes),
             ),

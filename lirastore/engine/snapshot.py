@@ -29,7 +29,7 @@ __all__ = ["Snapshot", "identity", "run_id", "up_to_date"]
 class Snapshot:
     """The store as it was when the run began; (M,) models, (M, E) member, (E,) labels and attackable.
 
-    fixed_counts: every example is in the same number of models, of those that were planned or are committed.
+    counting: how equal counts are to be taken, if they are, by the design that the membership shows.
     """
 
     models: np.ndarray[Any, Any]
@@ -38,25 +38,20 @@ class Snapshot:
     member: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
     attackable: np.ndarray[Any, Any] | None
-    fixed_counts: bool
+    counting: EqualCounts
 
     @classmethod
-    def take(cls, store: LogitStore) -> Snapshot:
+    def take(cls, store: LogitStore, options: Options) -> Snapshot:
         models, digest = store.committed(), store.set_digest()
         while not np.array_equal(models, again := store.committed()):  # a commit came in between
             models, digest = again, store.set_digest()
         if not len(models):
             raise MissingData(f"{store.path} has no committed model yet; train or ingest models first")
         member, attackable = store.membership(models), store.attackable()
-        fixed = _same_counts(member, attackable) or (
-            len(models) < store.info.models
-            and _same_counts(store.membership(np.arange(store.info.models)), attackable)
-        )
-        return cls(models, _digests(store), digest, member, store.labels(), attackable, fixed)
-
-    def counting(self, options: Options) -> EqualCounts:
-        """How equal counts are to be taken, if they are: by the design that the membership shows."""
-        return options.equal_counts and ("fixed" if self.fixed_counts else True)
+        counting: EqualCounts = options.equal_counts
+        if counting and _fixed_counts(store, member, attackable):
+            counting = "fixed"
+        return cls(models, _digests(store), digest, member, store.labels(), attackable, counting)
 
     def check_unchanged(self, store: LogitStore) -> None:
         """Raises ModelNotCommitted if a model was withdrawn meanwhile, even if it was written again: some
@@ -69,6 +64,16 @@ class Snapshot:
                 f"models {name_some(changed)} of {store.path} were discarded or written again while the "
                 "attack ran; its results were not published: run it again"
             )
+
+
+def _fixed_counts(
+    store: LogitStore, member: np.ndarray[Any, Any], attackable: np.ndarray[Any, Any] | None
+) -> bool:
+    """Whether every example is in the same number of models, of the committed or of the planned ones."""
+    return _same_counts(member, attackable) or (
+        len(member) < store.info.models
+        and _same_counts(store.membership(np.arange(store.info.models)), attackable)
+    )
 
 
 def _same_counts(member: np.ndarray[Any, Any], attackable: np.ndarray[Any, Any] | None) -> bool:

@@ -13,7 +13,13 @@ from lirastore.store.fsio import write_atomic
 if TYPE_CHECKING:
     from lirastore.store import LogitStore
 
-__all__ = ["write_report"]
+__all__ = ["require_matplotlib", "write_report"]
+
+
+def require_matplotlib() -> None:
+    """Raises MissingDependency if reports cannot be drawn; cheap, for finding out before long work."""
+    if find_spec("matplotlib") is None:
+        raise MissingDependency("the report needs matplotlib: pip install 'lirastore[report]'")
 
 
 def write_report(
@@ -34,8 +40,7 @@ def write_report(
     below 1, DamagedStore or ResultError for what cannot be read, MemoryBudgetError if that memory is too
     little.
     """
-    if find_spec("matplotlib") is None:
-        raise MissingDependency("the report needs matplotlib: pip install 'lirastore[report]'")
+    require_matplotlib()
     targets = [None if target is None else _target(target) for target in (output, png, svg)]
     from lirastore.report import data, figures, html
 

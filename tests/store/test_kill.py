@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import time
 from functools import partial
@@ -24,7 +23,6 @@ from actors import (
     make_store,
     recover_now,
     run,
-    set_method,
     start,
     wait,
     write,
@@ -37,36 +35,12 @@ from lirastore.store.housekeeping import status
 
 
 @pytest.fixture(scope="module")
-def template(memory):
-    """An empty store, and one with model 0 in it."""
-    root = memory / "template"
-    make_store(root / "empty.lira")
-    shutil.copytree(root / "empty.lira", root / "one.lira")
-    write(root / "one.lira", 0)
-    return root
-
-
-@pytest.fixture(scope="module")
 def digest(memory):
     """The set digest of an undisturbed run."""
     path = memory / "undisturbed.lira"
     make_store(path)
     write_pending(path)
     return open_store(path).set_digest()
-
-
-@pytest.fixture
-def path_of(memory, template):
-    """Makes a copy of a template, gone after the test."""
-    path = memory / "s.lira"
-
-    def copy(name, method="link"):
-        shutil.copytree(template / name, path)
-        set_method(path, method)
-        return path
-
-    yield copy
-    shutil.rmtree(path)
 
 
 def action_that_reaches(point):

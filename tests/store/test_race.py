@@ -19,12 +19,10 @@ from actors import (
     check,
     collect_now,
     discard_model,
-    make_store,
     outputs,
     recover_now,
     resume,
     run,
-    set_method,
     start,
     start_suspended,
     wait,
@@ -36,27 +34,6 @@ from lirastore.store import faults, open_store
 from lirastore.store.housekeeping import status
 
 METHODS = pytest.mark.parametrize("method", ["link", "rename"])
-
-
-@pytest.fixture(scope="module")
-def template(memory):
-    make_store(memory / "empty.lira")
-    shutil.copytree(memory / "empty.lira", memory / "one.lira")
-    write(memory / "one.lira", 0)
-    return memory
-
-
-@pytest.fixture
-def path_of(template):
-    path = template / "s.lira"
-
-    def copy(name, method="link"):
-        shutil.copytree(template / name, path)
-        set_method(path, method)
-        return path
-
-    yield copy
-    shutil.rmtree(path)
 
 
 def contents(path):
