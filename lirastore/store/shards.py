@@ -175,7 +175,10 @@ class ArrayWriter:
 
     def _open(self, row: int, column: int) -> ShardWriter:
         path = self._directory / self._spec.key(row, column)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Never the parents of `directory`: an attempt that was removed meanwhile must not come back.
+        folders = [path.parent, *path.parent.parents]
+        for folder in reversed(folders[: folders.index(self._directory) + 1]):
+            folder.mkdir(exist_ok=True)
         return ShardWriter(path, self._spec.chunks_per_shard)
 
     def _chunks(self, column: int) -> Iterator[np.ndarray[Any, Any] | None]:

@@ -19,6 +19,7 @@ def commit(
     objects = {}
     for name, values in arrays.items():
         directory = store.path / name / "c" / str(model)
+        directory.parent.mkdir(parents=True, exist_ok=True)
         writer = ArrayWriter(directory, store.arrays[name])
         for start in range(0, len(values), block):
             writer.append(values[start : start + block])

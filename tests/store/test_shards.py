@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
 from lirastore.errors import InputError
-from lirastore.store.layout import ArraySpec
+from lirastore.store.layout import ArraySpec, model_arrays
 from lirastore.store.reader import ShardReader, Unreadable
 from lirastore.store.shards import ArrayWriter, ShardWriter, crc32c
 
@@ -73,6 +73,7 @@ def whole(tmp_path):
         (1, 6, 2, 3),
     )
     values = values_of(spec)
+    (tmp_path / "c").mkdir()
     writer = ArrayWriter(tmp_path / "c" / "0", spec)
     writer.append(values)
     return spec, values, tmp_path / "c" / "0", writer.finish()
@@ -95,6 +96,7 @@ def test_what_we_write_zarr_python_and_we_read(spec, block, data):
         array = zarr_array(root, spec)
         values = values_of(spec)
         directory = root / spec.name / "c" / "1"
+        directory.parent.mkdir(parents=True, exist_ok=True)
         writer = ArrayWriter(directory, spec)
         for start in range(0, spec.examples, block):
             writer.append(values[start : start + block])
@@ -255,3 +257,14 @@ def test_the_writer_holds_one_row_of_chunks(tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < 1_000_000
+
+
+def test_a_directory_that_was_removed_does_not_come_back(tmp_path):
+    """A writer whose attempt was taken away must not leave a piece of it behind."""
+    spec = model_arrays(models=1, examples=8, augmentations=1, classes=None, dtype="float32", signals={})[
+        "scaled_logit"
+    ]
+    writer = ArrayWriter(tmp_path / "attempt" / "scaled_logit", spec)
+    with pytest.raises(FileNotFoundError):
+        writer.append(np.zeros((8, 1), np.float32))
+    assert list(tmp_path.iterdir()) == []
