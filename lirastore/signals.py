@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ class Signal:
             `labels` (n,) integers; `out` an optional (n, A) array of `dtype` to fill.
         doc: formula, origin, range.
         dtype: float32, or float64 for functions of φ.
+        per: whether there is a value per augmentation, `query`, or, of the first one, per `class`: (n, C).
     """
 
     name: str
@@ -51,6 +52,7 @@ class Signal:
     compute: Mapping[str, Compute]
     doc: str
     dtype: type[np.floating[Any]] = np.float32
+    per: Literal["query", "class"] = "query"
 
     def source(self, available: Collection[str]) -> str:
         """The preferred one of the available arrays.
@@ -163,6 +165,13 @@ def _carlini_score(logits: Raw, labels: Labels, out: Float32 | None = None) -> F
     return out
 
 
+def _first_logits(logits: Raw, labels: Labels, out: Float32 | None = None) -> Float32:
+    """The logits of the first query as they are, in float32: (n, C)."""
+    out = _checked_out((logits.shape[0], logits.shape[2]), out)
+    np.copyto(out, logits[:, 0], casting="same_kind")
+    return out
+
+
 def _checked_out(shape: tuple[int, ...], out: Float32 | None) -> Float32:
     if out is None:
         return np.empty(shape, np.float32)
@@ -230,6 +239,13 @@ SIGNALS: dict[str, Signal] = {
             {"logits": _carlini_score},
             "φ by the softmax route of tensorflow/privacy mi_lira_2021 score.py, for the preset "
             "`carlini-code`: it saturates at ±103.6.",
+        ),
+        Signal(
+            "first_logits",
+            ("logits",),
+            {"logits": _first_logits},
+            "The logits of the first query, one per class, for attacks that look at all of them.",
+            per="class",
         ),
     )
 }

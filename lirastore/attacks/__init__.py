@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from lirastore.attacks.algebra import compose
-from lirastore.attacks.block import Attack, Block, MinimumCounts, Summary, check_name, check_scores, stages
+from lirastore.attacks.attack import Attack, MinimumCounts, check_name, check_scores
+from lirastore.attacks.block import Block
 from lirastore.attacks.registry import attack, load, named, registered, resolve
+from lirastore.attacks.summary import Facts, FirstPass, PerTarget, Sizes, Summary, TargetRow, stages
 
 __all__ = [
     "Attack",
     "Block",
+    "Facts",
+    "FirstPass",
     "MinimumCounts",
+    "PerTarget",
+    "Sizes",
     "Summary",
+    "TargetRow",
     "attack",
     "check_name",
     "check_scores",

@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr
 
-from lirastore.attacks.block import Attack, Block, Centre, MinimumCounts, Queries, Summary
+from lirastore.attacks.attack import Attack, MinimumCounts
+from lirastore.attacks.block import Block, Centre, Queries
 from lirastore.attacks.ranks import leave_one_out_cdf
+from lirastore.attacks.summary import Summary
 from lirastore.errors import AttackError, MissingData, name_some
 from lirastore.moments import Loo, PooledSums, PooledVariance
 
@@ -307,6 +309,7 @@ def compose(
         minimum=chosen.minimum(variance),
         parameters=_parameters(point, chosen),
         described=True,
+        limitable=True,
         doc=f"{doc or chosen.doc} Higher means member.",
     )
 

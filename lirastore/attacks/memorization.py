@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lirastore.attacks.block import Attack, Block, MinimumCounts
+from lirastore.attacks.attack import Attack, MinimumCounts
+from lirastore.attacks.block import Block
 
 __all__ = ["MEMORIZATION", "memorization"]
 

@@ -7,7 +7,8 @@ each add one step to the row before, and some of them are published attacks.
 from __future__ import annotations
 
 from lirastore.attacks.algebra import compose
-from lirastore.attacks.block import Attack, Queries
+from lirastore.attacks.attack import Attack
+from lirastore.attacks.block import Queries
 from lirastore.attacks.memorization import MEMORIZATION
 
 __all__ = ["attacks"]

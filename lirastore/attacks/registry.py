@@ -12,7 +12,9 @@ from types import ModuleType
 from typing import Any
 
 from lirastore.attacks import presets
-from lirastore.attacks.block import Attack, Block, MinimumCounts, Summary, check_name
+from lirastore.attacks.attack import Attack, MinimumCounts, check_name
+from lirastore.attacks.block import Block
+from lirastore.attacks.summary import FirstPass
 from lirastore.errors import AttackError, name_some
 
 __all__ = ["attack", "load", "named", "registered", "resolve"]
@@ -26,7 +28,7 @@ def attack(
     name: str,
     *,
     signals: Sequence[str] = ("scaled_logit",),
-    summaries: Sequence[Summary] = (),
+    summaries: Sequence[FirstPass] = (),
     minimum: MinimumCounts | None = None,
 ) -> Callable[[Function], Attack]:
     """Makes an attack of a function of a block, and registers it under `name`.

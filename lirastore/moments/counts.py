@@ -102,7 +102,13 @@ def _beside(member: Bool, *, equal_counts: EqualCounts) -> tuple[tuple[Int64, In
 
 
 def equal_others(
-    member: Bool, *, models: Int64, examples: Int64, seed: int, counts: EqualCounts = True
+    member: Bool,
+    *,
+    models: Int64,
+    examples: Int64,
+    seed: int,
+    counts: EqualCounts = True,
+    most: int | None = None,
 ) -> Others:
     """As many IN as OUT models: the first k of each side in `model_order`, the target passed over.
 
@@ -111,8 +117,11 @@ def equal_others(
         models, examples: (M,), (e,) ids in the store.
         seed: settles the order.
         counts: True, or "fixed" for a design with the same number of IN models everywhere.
+        most: at most so many models a side, if given.
     """
     (beside_member, _), (beside_other, _) = _beside(member, equal_counts=counts)
+    if most is not None:
+        beside_member, beside_other = np.minimum(beside_member, most), np.minimum(beside_other, most)
     prefix = _Prefixes(member, model_order(models, examples, seed))
     base = prefix.take(beside_member + 1, beside_other + 1)
     n_both = np.where(member, beside_member, beside_other)

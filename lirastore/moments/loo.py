@@ -11,17 +11,14 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from lirastore.errors import InputError
-from lirastore.moments.counts import EqualCounts, all_others, equal_others
+from lirastore.moments.counts import Others, all_others
 from lirastore.moments.downdate import CHUNK, downdated_moments
 from lirastore.moments.masked import Bool, Float64, Values, bits, masked_moments, pick
 from lirastore.moments.medians import Medians
 
 __all__ = ["Loo"]
-
-Int64 = npt.NDArray[np.int64]
 
 
 class _Statistic(NamedTuple):
@@ -62,10 +59,7 @@ class Loo:
         member: Bool,
         *,
         centre: Literal["mean", "median"] = "mean",
-        equal_counts: EqualCounts = False,
-        seed: int = 0,
-        start: int = 0,
-        models: Int64 | None = None,
+        others: Others | None = None,
     ) -> None:
         """Prepares the moments of one tile; nothing is computed yet.
 
@@ -73,22 +67,14 @@ class Loo:
             values: (M, e, A) of a signal, finite.
             member: (M, e) bool, True where the example was in the model's training set.
             centre: what `mean_in` and `mean_out` are; the variances are about the mean in any case.
-            equal_counts: as many IN as OUT models beside every target, see `counts.equal_others`.
-            seed: with equal counts, settles which models are dropped.
-            start: id of the first example; with `seed` and `models` it makes the choice independent of tiles.
-            models: (M,) ids; 0, 1, … unless given.
+            others: which models stand beside each target; every other model unless given.
 
         Raises:
             InputError: shapes that do not belong together, an unknown centre.
         """
-        _check(values, member, models, centre)
+        _check(values, member, centre)
         self.values, self.member, self.centre = values, member, centre
-        if equal_counts:
-            ids = np.arange(len(member)) if models is None else models
-            examples = np.arange(start, start + member.shape[1])
-            self.others = equal_others(member, models=ids, examples=examples, seed=seed, counts=equal_counts)
-        else:
-            self.others = all_others(member)
+        self.others = all_others(member) if others is None else others
         self.n_in, self.n_out = self.others.n_in, self.others.n_out
 
     @cached_property
@@ -195,13 +181,11 @@ def _spread(mask: Bool, part: slice, augmentations: int) -> Bool:
     return mask[:, part] if augmentations == 1 else np.repeat(mask[:, part], augmentations, axis=1)
 
 
-def _check(values: Values, member: Bool, models: Int64 | None, centre: str) -> None:
+def _check(values: Values, member: Bool, centre: str) -> None:
     if values.ndim != 3 or member.shape != values.shape[:2] or member.dtype != np.bool_:
         raise InputError(
             f"values of shape {values.shape} with member {member.dtype} of shape {member.shape}; expected "
             "(M, e, A) values and a bool (M, e) member"
         )
-    if models is not None and models.shape != member.shape[:1]:
-        raise InputError(f"models have shape {models.shape}; expected {member.shape[:1]}, an id for each row")
     if centre not in ("mean", "median"):
         raise InputError(f"centre {centre!r}: expected 'mean' or 'median'")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lirastore.errors import InputError
-from lirastore.moments import Loo, PooledSums, degrees_of_freedom, downdate, loo
+from lirastore.moments import Loo, PooledSums, degrees_of_freedom, downdate, equal_others, loo
 from lirastore.moments.counts import model_order
 
 # --- the definition ------------------------------------------------------------------------------
@@ -17,7 +17,9 @@ from lirastore.moments.counts import model_order
 class Naive:
     """The same numbers, one target, example and augmentation at a time, in extended precision."""
 
-    def __init__(self, values, member, *, centre="mean", equal_counts=False, seed=0, start=0, models=None):
+    def __init__(
+        self, values, member, *, centre="mean", equal_counts=False, seed=0, start=0, models=None, most=None
+    ):
         count, examples, _ = values.shape
         ids = np.arange(count) if models is None else models
         self.n_in, self.n_out = (np.zeros((count, examples), int) for _ in range(2))
@@ -30,11 +32,11 @@ class Naive:
                 order = [model for model in np.argsort(key) if model != target]
                 sides = [[m for m in order if member[m, example] == side] for side in (True, False)]
                 if equal_counts:
-                    most = min(len(side) for side in sides)
+                    count_each = min(len(side) for side in sides)
                     if equal_counts == "fixed":
                         n_in = int(member[:, example].sum())
-                        most = max(min(n_in, count - n_in) - 1, 0)
-                    sides = [side[:most] for side in sides]
+                        count_each = max(min(n_in, count - n_in) - 1, 0)
+                    sides = [side[: count_each if most is None else min(most, count_each)] for side in sides]
                 self.n_in[target, example], self.n_out[target, example] = map(len, sides)
                 for rows, mean, var in zip(
                     sides, (self.mean_in, self.mean_out), (self.var_in, self.var_out), strict=True
@@ -45,8 +47,18 @@ class Naive:
                         var[target, example] = np.square(x - x.mean(axis=0)).mean(axis=0)
 
 
+def made(values, member, *, equal_counts=False, seed=0, start=0, models=None, most=None, **options) -> Loo:
+    """The moments beside the models that the options choose."""
+    if not equal_counts:
+        return Loo(values, member, **options)
+    ids = np.arange(len(member)) if models is None else models
+    examples = start + np.arange(member.shape[1])
+    others = equal_others(member, models=ids, examples=examples, seed=seed, counts=equal_counts, most=most)
+    return Loo(values, member, others=others, **options)
+
+
 def assert_moments(values, member, **options) -> Loo:
-    found, naive = Loo(values, member, **options), Naive(values, member, **options)
+    found, naive = made(values, member, **options), Naive(values, member, **options)
     assert np.array_equal(found.n_in, naive.n_in)
     assert np.array_equal(found.n_out, naive.n_out)
     if options.get("equal_counts"):
@@ -125,6 +137,8 @@ OPTIONS = [
     {"equal_counts": True, "seed": 3},
     {"equal_counts": "fixed", "seed": 4},
     {"equal_counts": True, "centre": "median", "seed": 8, "start": 1000},
+    {"equal_counts": True, "seed": 5, "most": 2},
+    {"equal_counts": "fixed", "seed": 6, "most": 1},
 ]
 
 
@@ -168,7 +182,7 @@ def test_constant_columns_have_a_variance_of_exactly_zero():
     values[:10, 3:] = np.float32(16.118095)
     member = np.zeros((20, 6), bool)
     member[:10] = True
-    found = Loo(values, member)
+    found = made(values, member)
     assert not found.var_in.any()
     assert not found.var_out.any()
     assert set(np.unique(found.mean_in)) == {float(np.float32(0.1)), float(np.float32(16.118095))}
@@ -180,7 +194,7 @@ def test_the_target_that_alone_is_different_leaves_exactly_nothing():
     values[3] = 1e6
     member = np.ones((16, 1), bool)
     member[8:] = False
-    found = Loo(values, member)
+    found = made(values, member)
     assert found.var_in[3, 0, 0] == 0
     assert found.mean_in[3, 0, 0] == np.float32(0.1)
     assert (found.var_in[[0, 9], 0, 0] > 1e9).all()
@@ -188,7 +202,7 @@ def test_the_target_that_alone_is_different_leaves_exactly_nothing():
 
 def test_counts_without_the_target():
     member = np.array([[True, False], [True, False], [False, False]])
-    found = Loo(np.zeros((3, 2, 1), np.float32), member)
+    found = made(np.zeros((3, 2, 1), np.float32), member)
     assert found.n_in.tolist() == [[1, 0], [1, 0], [2, 0]]
     assert found.n_out.tolist() == [[1, 2], [1, 2], [0, 2]]
     assert np.isnan(found.mean_in[:, 1]).all()
@@ -201,16 +215,18 @@ def test_the_cut_into_tiles_and_chunks_changes_no_bit(monkeypatch):
     values = hostile_values(KINDS, 24, 1, seed=9)
     member = generator.random(values.shape[:2]) < 0.5
     for options in OPTIONS:
-        whole = Loo(values, member, **options)
+        whole = made(values, member, **options)
         for module in (loo, downdate):
             monkeypatch.setattr(module, "CHUNK", 48)
-        chunked = Loo(values, member, **options)
+        chunked = made(values, member, **options)
         first = options.get("start", 0)
         for name in ("mean_in", "mean_out", "var_in", "var_out"):
             expected = getattr(whole, name)
             assert np.array_equal(getattr(chunked, name), expected, equal_nan=True)
             for start, stop in ((0, 1), (1, 4), (4, 6), (6, 11)):
-                tile = Loo(values[:, start:stop], member[:, start:stop], **options | {"start": first + start})
+                tile = made(
+                    values[:, start:stop], member[:, start:stop], **options | {"start": first + start}
+                )
                 assert np.array_equal(getattr(tile, name), expected[:, start:stop], equal_nan=True)
         monkeypatch.undo()
 
@@ -218,12 +234,12 @@ def test_the_cut_into_tiles_and_chunks_changes_no_bit(monkeypatch):
 def test_the_first_query_of_many():
     values = hostile_values(["noise"] * 5, 8, 3, seed=1)
     member = np.random.default_rng(0).random((8, 5)) < 0.5
-    first = Loo(values[:, :, :1], member)
-    assert np.array_equal(first.mean_in[:, :, 0], Loo(values, member).mean_in[:, :, 0], equal_nan=True)
+    first = made(values[:, :, :1], member)
+    assert np.array_equal(first.mean_in[:, :, 0], made(values, member).mean_in[:, :, 0], equal_nan=True)
 
 
 def test_an_empty_tile():
-    found = Loo(np.zeros((4, 0, 2), np.float32), np.zeros((4, 0), bool), equal_counts=True, centre="median")
+    found = made(np.zeros((4, 0, 2), np.float32), np.zeros((4, 0), bool), equal_counts=True, centre="median")
     assert found.mean_in.shape == found.var_out.shape == (4, 0, 2)
     assert found.n_in.shape == (4, 0)
 
@@ -235,11 +251,6 @@ def test_an_empty_tile():
         ((np.zeros((3, 2)), np.zeros((3, 2), bool)), {}, "expected"),
         ((np.zeros((3, 2, 1)), np.zeros((3, 2))), {}, "float64"),
         ((np.zeros((3, 2, 1)), np.zeros((3, 2), bool)), {"centre": "mode"}, "'mode'"),
-        (
-            (np.zeros((3, 2, 1)), np.zeros((3, 2), bool)),
-            {"models": np.arange(2), "equal_counts": True},
-            "models",
-        ),
     ],
 )
 def test_what_is_refused(arguments, options, message):
@@ -286,7 +297,7 @@ def test_equal_counts_do_not_tell_members_apart_where_nothing_does():
     values = generator.standard_normal((8, 20_000, 1)).astype(np.float32)
 
     def auc(**options) -> float:
-        moments = Loo(values, member, **options)
+        moments = made(values, member, **options)
         density = [
             -np.log(np.sqrt(var) + 1e-30) - (values - mean) ** 2 / (2 * var)
             for mean, var in ((moments.mean_in, moments.var_in), (moments.mean_out, moments.var_out))
@@ -320,7 +331,7 @@ def naive_pooled(values, member, **options):
 @given(tile=tiles())
 def test_pooled_variance(options, tile):
     values, member = tile
-    found = PooledSums.of(Loo(values, member, **options)).variance()
+    found = PooledSums.of(made(values, member, **options)).variance()
     var_in, degrees_in, var_out, degrees_out = naive_pooled(values, member, **options)
     np.testing.assert_allclose(found.var_in, var_in.astype(float), rtol=1e-9, atol=0)
     np.testing.assert_allclose(found.var_out, var_out.astype(float), rtol=1e-9, atol=0)
@@ -328,7 +339,7 @@ def test_pooled_variance(options, tile):
     assert np.array_equal(found.degrees_out, degrees_out)
     use = np.arange(member.shape[1]) % 3 != 1
     for marked in (None, use):
-        sums = PooledSums.of(Loo(values, member, **options), marked)
+        sums = PooledSums.of(made(values, member, **options), marked)
         known = degrees_of_freedom(member, marked, equal_counts=options.get("equal_counts", False))
         assert np.array_equal(known, (sums.degrees_in, sums.degrees_out))
 
@@ -336,9 +347,9 @@ def test_pooled_variance(options, tile):
 def test_pooled_sums_merge_and_leave_examples_out():
     values = hostile_values(KINDS, 9, 2, seed=3)
     member = np.random.default_rng(4).random((9, len(KINDS))) < 0.5
-    whole = PooledSums.of(Loo(values, member)).variance()
+    whole = PooledSums.of(made(values, member)).variance()
     parts = [
-        PooledSums.of(Loo(values[:, part], member[:, part]))
+        PooledSums.of(made(values[:, part], member[:, part]))
         for part in (slice(0, 4), slice(4, 5), slice(5, None))
     ]
     merged = (parts[0] + parts[1] + parts[2]).variance()
@@ -347,7 +358,7 @@ def test_pooled_sums_merge_and_leave_examples_out():
     assert np.array_equal(merged.degrees_out, whole.degrees_out)
     use = np.arange(len(KINDS)) < 4
     np.testing.assert_allclose(
-        PooledSums.of(Loo(values, member), use).variance().var_in, parts[0].variance().var_in, rtol=1e-12
+        PooledSums.of(made(values, member), use).variance().var_in, parts[0].variance().var_in, rtol=1e-12
     )
 
 
@@ -356,7 +367,7 @@ def test_the_pooled_variance_is_the_total_with_a_correction_per_target():
     generator = np.random.default_rng(6)
     values = generator.standard_normal((10, 200, 1)).astype(np.float32)
     member = balanced(10, 200, generator)
-    found = PooledSums.of(Loo(values, member)).variance()
+    found = PooledSums.of(made(values, member)).variance()
     x = np.where(member, values[:, :, 0].astype(float), np.nan)
     mean, count = np.nanmean(x, axis=0), member.sum(axis=0)
     total = np.nansum((x - mean) ** 2)

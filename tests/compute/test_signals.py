@@ -103,7 +103,8 @@ def test_every_signal_fills_out_leaves_its_input_and_owns_its_result(name):
     for source, compute in SIGNALS[name].compute.items():
         raw = logits if source == "logits" else scaled_logit(logits, labels)
         before = raw.copy()
-        out = np.full((2, 4000), np.nan, SIGNALS[name].dtype).T
+        width = 10 if SIGNALS[name].per == "class" else 2
+        out = np.full((width, 4000), np.nan, SIGNALS[name].dtype).T
         found = compute(raw, labels)
         assert compute(raw, labels, out) is out
         assert np.array_equal(out, found)
@@ -115,16 +116,21 @@ def test_every_signal_fills_out_leaves_its_input_and_owns_its_result(name):
 def test_every_signal_takes_no_examples(name):
     for source, compute in SIGNALS[name].compute.items():
         raw = np.zeros((0, 2, 10) if source == "logits" else (0, 2), np.float32)
-        assert compute(raw, np.zeros(0, int)).shape == (0, 2)
+        assert compute(raw, np.zeros(0, int)).shape == (0, 10 if SIGNALS[name].per == "class" else 2)
 
 
-@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("name", [name for name, signal in SIGNALS.items() if signal.per == "query"])
 def test_every_signal_is_higher_for_a_better_fit(name):
     labels = np.zeros(1, int)
     good, bad = np.array([[[2.0, 1.0]]], np.float32), np.array([[[1.0, 2.0]]], np.float32)
     for source, compute in SIGNALS[name].compute.items():
         pair = [raw if source == "logits" else scaled_logit(raw, labels) for raw in (good, bad)]
         assert compute(pair[0], labels) > compute(pair[1], labels)
+
+
+def test_the_first_logits_are_those_of_the_first_query():
+    logits, labels = some_logits()
+    assert np.array_equal(SIGNALS["first_logits"].compute["logits"](logits, labels), logits[:, 0])
 
 
 @pytest.mark.parametrize("name", SIGNALS)
