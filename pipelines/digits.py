@@ -57,6 +57,7 @@ BATCH = 128
 LEARNING_RATE = 0.02
 MODELS_AT_ONCE = 8  # of which logits are held in memory while they are written
 WRITE_BATCH = 512  # examples
+NOISE_QUERIES, NOISE = 100, 0.01  # Merlin's: how many, and their standard deviation in units of the inputs
 
 Parameters = list[torch.Tensor]
 
@@ -101,6 +102,7 @@ def prepare(
         classes=CLASSES,
         models=models,
         augmentations=AUGMENTATIONS,
+        signals=[("merlin", ("model", "example"))],
         seed=seed,
         name=f"scikit-learn digits, {label_noise:.0%} of the labels randomised",
         preview=np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None],
@@ -114,6 +116,7 @@ def _refuse_another_experiment(
     compared = {
         "models": (info.models, models),
         "augmentations": (list(info.augmentations), AUGMENTATIONS),
+        "signals": (list(info.signals), ["merlin"]),
         "seed": (info.design.get("seed"), seed),
         "labels": (_digest(store.labels), _digest(labels)),
     }
@@ -289,17 +292,47 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> t
 def _write(store: lirastore.Store, job: Job, parameters: Parameters, *, label_noise: float) -> None:
     with tqdm(total=len(job.models), desc="writing logits", unit="model", **_bar(job.progress)) as bar:
         for rows in torch.arange(len(job.models)).split(MODELS_AT_ONCE):
+            some = [part[rows] for part in parameters]
             inputs = job.inputs.flatten(0, 1).expand(len(rows), -1, -1)
-            logits = forward([part[rows] for part in parameters], inputs)
-            for row, flat in zip(rows.tolist(), logits, strict=True):
+            logits = forward(some, inputs).view(len(rows), *job.inputs.shape[:2], CLASSES)
+            shares = merlin(some, job.inputs[:, 0], job.labels, job.seed)
+            for row, answers, share in zip(rows.tolist(), logits, shares, strict=True):
                 # somebody else's commit of the same model is as good as ours: its seed is the same
                 with contextlib.suppress(AlreadyCommitted):
-                    _write_model(store, job, row, flat.view(*job.inputs.shape[:2], CLASSES), label_noise)
+                    _write_model(store, job, row, answers, share, label_noise)
                 bar.update()
 
 
+def merlin(parameters: Parameters, inputs: torch.Tensor, labels: torch.Tensor, seed: int) -> torch.Tensor:
+    """(m, E): the share of noisy copies of each example, (E, 64) inputs, with a larger loss than it has.
+
+    The copies are the same for all models. Jayaraman et al., "Revisiting Membership Inference", PoPETs 2021.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shares = []
+    for part, label in zip(inputs.split(WRITE_BATCH), labels.split(WRITE_BATCH), strict=True):
+        plain = _losses(parameters, part, label)
+        larger = torch.zeros_like(plain)
+        for _ in range(NOISE_QUERIES):
+            noise = NOISE * torch.randn(part.shape, generator=generator)
+            larger += _losses(parameters, part + noise.to(part.device), label) > plain
+        shares.append(larger / NOISE_QUERIES)
+    return torch.cat(shares, dim=1)
+
+
+def _losses(parameters: Parameters, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(m, n): cross-entropies of the same n inputs in all models."""
+    logits = forward(parameters, inputs.expand(len(parameters[0]), -1, -1))
+    return logits.logsumexp(dim=2) - logits[:, torch.arange(len(labels)), labels]
+
+
 def _write_model(
-    store: lirastore.Store, job: Job, row: int, logits: torch.Tensor, label_noise: float
+    store: lirastore.Store,
+    job: Job,
+    row: int,
+    logits: torch.Tensor,
+    merlin: torch.Tensor,
+    label_noise: float,
 ) -> None:
     correct = (logits[:, 0].argmax(dim=1) == job.labels).float()
     metadata = {
@@ -312,8 +345,8 @@ def _write_model(
     }
     with store.writer(model=job.models[row], metadata=metadata) as writer:
         for start in range(0, len(logits), WRITE_BATCH):
-            batch = logits[start : start + WRITE_BATCH]
-            writer.write(batch, examples=slice(start, start + len(batch)))
+            part = slice(start, min(start + WRITE_BATCH, len(logits)))
+            writer.write(logits[part], examples=part, merlin=merlin[part])
 
 
 def _bar(progress: bool) -> dict[str, object]:

@@ -183,3 +183,39 @@ def test_summary_splits_the_members_by_their_label(trained: lirastore.Store) -> 
     whole = trained.sql("select tpr_at_1pct from metrics").fetchall()[0][0]
     found = clean.tpr_at_1pct * clean.members + randomised.tpr_at_1pct * randomised.members
     assert found == pytest.approx(whole * member.sum())
+
+
+# --- merlin -------------------------------------------------------------------------------------
+
+
+def test_merlins_share_counts_noisy_copies_with_a_larger_loss() -> None:
+    """Against a plain loop over the same noise, model by model."""
+    rng = np.random.default_rng(1)
+    inputs = torch.from_numpy(rng.random((700, 64), dtype=np.float32))
+    labels = torch.from_numpy(rng.integers(0, 10, 700))
+    parameters = digits._initial([digits._generator(0, model) for model in (0, 1)])
+    found = digits.merlin(parameters, inputs, labels, seed=5)
+
+    generator, larger = torch.Generator().manual_seed(5), torch.zeros(2, 700)
+    for part in torch.arange(700).split(digits.WRITE_BATCH):
+        for _ in range(digits.NOISE_QUERIES):
+            noisy = inputs[part] + digits.NOISE * torch.randn(len(part), 64, generator=generator)
+            for model in range(2):
+                one = [layer[model : model + 1] for layer in parameters]
+                losses = [
+                    torch.nn.functional.cross_entropy(
+                        digits.forward(one, batch[None])[0], labels[part], reduction="none"
+                    )
+                    for batch in (inputs[part], noisy)
+                ]
+                larger[model, part] += losses[1] > losses[0]
+    # rounding decides a tie now and then: another order of sums
+    assert (found * digits.NOISE_QUERIES - larger).abs().max() <= 2
+    assert 0.2 < found.mean() < 0.8
+
+
+def test_merlins_share_is_stored_beside_the_logits(trained: lirastore.Store) -> None:
+    shares = trained.dataset.merlin.values
+    assert shares.shape == (MODELS, trained.info.examples)
+    assert shares.min() >= 0
+    assert shares.max() <= 1
