@@ -152,16 +152,29 @@ def _correct(logits: Raw, labels: Labels, out: Float32 | None = None) -> Float32
 
 def _carlini_score(logits: Raw, labels: Labels, out: Float32 | None = None) -> Float32:
     """log(p_y + 1e-45) − log(Σ_{c≠y} p_c + 1e-45): exp in the logits' own precision, all else in float64."""
+    return _softmax_score(logits, labels, out, logits.dtype, np.dtype(np.float64))
+
+
+def _leakpro_score(logits: Raw, labels: Labels, out: Float32 | None = None) -> Float32:
+    """The same with everything in float32, where 1e-45 is 2^-149, the least number above 0."""
+    return _softmax_score(logits, labels, out, np.dtype(np.float32), np.dtype(np.float32))
+
+
+def _softmax_score(
+    logits: Raw, labels: Labels, out: Float32 | None, power: np.dtype[Any], rest: np.dtype[Any]
+) -> Float32:
+    """The two precisions: of exp, and of what follows."""
     out = _checked_out(logits.shape[:2], out)
     step = max(1, _TILE // max(1, logits.shape[1] * logits.shape[2]))
+    least = rest.type(1e-45)
     for start in range(0, len(logits), step):
         rows = slice(start, start + step)
-        tile, own = logits[rows], labels[rows][:, None, None]
-        p = np.exp(tile - tile.max(axis=-1, keepdims=True)).astype(np.float64)
+        tile, own = logits[rows].astype(power, copy=False), labels[rows][:, None, None]
+        p = np.exp(tile - tile.max(axis=-1, keepdims=True)).astype(rest, copy=False)
         p /= p.sum(axis=-1, keepdims=True)
         right = np.take_along_axis(p, own, axis=-1)[:, :, 0]
         np.put_along_axis(p, own, 0, axis=-1)
-        out[rows] = np.log(right + 1e-45) - np.log(p.sum(axis=-1) + 1e-45)
+        out[rows] = np.log(right + least) - np.log(p.sum(axis=-1) + least)
     return out
 
 
@@ -246,6 +259,13 @@ SIGNALS: dict[str, Signal] = {
             {"logits": _first_logits},
             "The logits of the first query, one per class, for attacks that look at all of them.",
             per="class",
+        ),
+        Signal(
+            "leakpro_score",
+            ("logits",),
+            {"logits": _leakpro_score},
+            "φ by the softmax route of LeakPro's lira.py, in float32, for the preset `leakpro`: it saturates "
+            "at ±103.3.",
         ),
     )
 }

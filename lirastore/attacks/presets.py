@@ -6,16 +6,22 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from types import MappingProxyType
 
-from lirastore.attacks import carlini_code, named
-from lirastore.attacks.block import Attack
+from lirastore.attacks import carlini_code, leakpro_code, misleading_evals, named, tf_library
+from lirastore.attacks.attack import Attack
 from lirastore.errors import AttackError
 
-__all__ = ["DEFAULT", "PRESETS", "attacks"]
+__all__ = ["DEFAULT", "PRESETS", "attacks", "defines"]
 
 DEFAULT = "paper"
 
 PRESETS: Mapping[str, Callable[[], dict[str, Attack]]] = MappingProxyType(
-    {"paper": named.attacks, "carlini-code": carlini_code.attacks}
+    {
+        "paper": named.attacks,
+        "carlini-code": carlini_code.attacks,
+        "tf-library": tf_library.attacks,
+        "misleading-evals": misleading_evals.attacks,
+        "leakpro": leakpro_code.attacks,
+    }
 )
 
 
@@ -29,3 +35,8 @@ def attacks(preset: str = DEFAULT) -> Mapping[str, Attack]:
     if preset not in PRESETS:
         raise AttackError(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
     return MappingProxyType(PRESETS[preset]())
+
+
+def defines(name: str) -> bool:
+    """Whether an attack is called that in any preset: nobody else's may be."""
+    return any(name in attacks(preset) for preset in PRESETS)

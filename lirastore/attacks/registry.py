@@ -88,10 +88,11 @@ def named(name: str, *, preset: str = presets.DEFAULT) -> Attack:
         return built_in[name]
     if name in _user_attacks:
         return _user_attacks[name]
-    if name in presets.attacks(presets.DEFAULT):
+    having = [other for other in presets.PRESETS if name in presets.attacks(other)]
+    if having:
         raise AttackError(
             f"attack {name!r} has no {preset!r} numerics; that preset defines {', '.join(built_in)}. "
-            f"Run it with the preset {presets.DEFAULT!r}"
+            f"Run it with the preset {' or '.join(map(repr, having))}"
         )
     raise AttackError(
         f"no attack is called {name!r}; expected one of {', '.join(registered())}, "
@@ -142,7 +143,7 @@ def load(location: str) -> Attack:
 
 def _refuse_taken(made: Attack) -> None:
     """Results are stored under an attack's name: two computations must not share one unnoticed."""
-    if made.name in presets.attacks(presets.DEFAULT):
+    if presets.defines(made.name):
         raise AttackError(f"{made.name!r} is the name of a built-in attack; choose another name")
     other = _user_attacks.get(made.name)
     if other is not None and _origin(other) != _origin(made):
