@@ -1,7 +1,12 @@
 """Imports somebody else's outputs into a store, and writes the exchange form that others can read.
 
-`carlini`   a log directory of tensorflow/privacy research/mi_lira_2021
-`npz`       one `.npz`, or a directory of `model-*.npz`: the exchange form, which `export` writes
+`carlini`           a log directory of tensorflow/privacy research/mi_lira_2021
+`lira-pytorch`      a `--savedir` of orientino/lira-pytorch
+`lira-analysis`     an experiment of najeebjebreel/lira_analysis
+`misleading-evals`  an experiment of ethz-spylab/misleading-privacy-evals
+`privacy-meter`     a `log_dir` of privacytrustlab/ml_privacy_meter 2
+`leakpro`           an `output_dir` of aidotse/LeakPro
+`npz`               one `.npz`, or a directory of `model-*.npz`: the exchange form, which `export` writes
 
 Every layout is one module of this package, named in `FORMATS`, that satisfies `source.Importer`.
 """
@@ -22,7 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "IngestReport", "detect", "export", "ingest"]
 
-FORMATS: Final = ("carlini", "npz")
+FORMATS: Final = (
+    "carlini",
+    "lira-pytorch",
+    "lira-analysis",
+    "misleading-evals",
+    "privacy-meter",
+    "leakpro",
+    "npz",
+)
 """Names of the layouts; the module is called the same, with `_` for `-`."""
 
 
@@ -91,6 +104,8 @@ def ingest(
     format: str = "auto",
     allow_missing: bool = False,
     epoch: int | None = None,
+    labels: str | PathLike[str] | None = None,
+    membership: str | PathLike[str] | None = None,
     dtype: str | None = None,
     progress: bool = True,
 ) -> IngestReport:
@@ -110,8 +125,11 @@ def ingest(
     format: one of FORMATS, or `auto`. allow_missing: import although models are missing; they stay
     uncommitted, and one whose training set the source does not tell can never be written to this store.
     epoch: which saved epoch, for layouts that have several; default: the latest, which must then be the same
-    of all models. dtype: of the stored logits, `float32` or `float16`; default: float16 if the source's are,
-    else float32. progress: show it on stderr, if that is a terminal.
+    of all models. labels: a `.npy` of (E,) integers, for layouts that do not store the labels. membership: a
+    `.npy` of (M, E) bool, or JSON, for a layout that stores the masks in pickles, which are never loaded (see
+    `leakpro`). An option for which the layout has no use is an error. dtype: of the stored logits, `float32`
+    or `float16`; default: float16 if the source's are, else float32. progress: show it on stderr, if that is
+    a terminal.
 
     Memory: labels and masks, a few slices of 4 MiB, and the writer's own; values and pictures are never held
     whole, whatever the size of the source.
@@ -120,7 +138,8 @@ def ingest(
     NonFiniteLogits, InputError, also where no store can stand at `store_path`, and the errors of opening one.
     """
     from lirastore.importers.run import check_place, run
-    from lirastore.importers.source import Options
+    from lirastore.importers.source import Options, check_options
+    from lirastore.store.layout import ATTEMPTS, LIRA
 
     path = Path(source)
     check_place(Path(store_path))
@@ -128,7 +147,15 @@ def ingest(
     chosen = importer(name)
     if not path.exists():
         raise SourceError(f"{path}: no such file or directory")
-    options = Options(allow_missing=allow_missing, epoch=epoch, progress=progress)
+    check_options(name, chosen.TAKES, {"epoch": epoch, "labels": labels, "membership": membership})
+    options = Options(
+        allow_missing=allow_missing,
+        epoch=epoch,
+        labels=None if labels is None else Path(labels),
+        membership=None if membership is None else Path(membership),
+        progress=progress,
+        scratch=Path(store_path) / LIRA / ATTEMPTS,
+    )
     return run(chosen.scan(path, options), Path(store_path), dtype=dtype, progress=progress)
 
 

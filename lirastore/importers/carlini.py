@@ -50,6 +50,7 @@ from lirastore.importers.source import (
 )
 
 EXPECTS: Final = "a directory of experiment-{i}_{M}/ or experiment-{seed}/ directories, beside y_train.npy"
+TAKES: Final = frozenset({"epoch"})
 
 _PREFIX: Final = "experiment"
 _DIRECTORY: Final = re.compile(r"experiment-(\d+)(?:_(\d+))?")

@@ -13,7 +13,8 @@ and, all optional, what `export` adds so that a store comes back as it was:
     planned_membership (models, E) bool      masks of all planned ones, where some are missing
     source_id (M,), metadata (M,)            names, and JSON objects, of the models
     augmentation (A,)      names; name ()    of the experiment; design () JSON: how masks were drawn
-    attackable (E,) bool, preview (E, H, W, channel) uint8
+    attackable (E,) bool, preview (E, H, W, channel) uint8, features (E, d) numbers
+    population_scaled_logit (M, Z)           φ of Z points that no model was trained on
     signal.NAME (M, E[, A])                  auxiliary arrays
 
 In a directory the number in `model-3.npz` is the model's row, the arrays lack the model axis, and label,
@@ -46,7 +47,7 @@ from tqdm import tqdm
 from lirastore.errors import SourceError, name_some
 from lirastore.importers.npyfile import open_npz
 from lirastore.importers.npzform import MEMBERS, Archive, Form, Row, read_form
-from lirastore.importers.npzstream import Handles, least_loss, stream
+from lirastore.importers.npzstream import Handles, least_loss, population, stream
 from lirastore.importers.source import (
     Experiment,
     Options,
@@ -56,8 +57,10 @@ from lirastore.importers.source import (
     parse_json,
 )
 from lirastore.store import Sliced
+from lirastore.store.layout import POPULATION
 
 EXPECTS: Final = "a .npz file, or a directory of model-*.npz files"
+TAKES: Final[frozenset[str]] = frozenset()
 
 _MODEL_FILE: Final = re.compile(r"model-(\d+)\.npz")
 _ZIP_MAGIC: Final = b"PK"
@@ -74,10 +77,6 @@ def recognises(source: Path) -> bool:
 
 def scan(source: Path, options: Options) -> Experiment:
     """Checks the file, or all files of the directory. Raises SourceError naming file and member."""
-    if options.epoch is not None:
-        raise SourceError(
-            f"{source}: epoch {options.epoch} was asked for, but this form has no epochs; leave it out"
-        )
     rows = _one_per_file(source) if source.is_dir() else _one_file(source)
     form = _common_form(rows)
     first = rows[0].archive
@@ -101,6 +100,8 @@ def scan(source: Path, options: Options) -> Experiment:
         preview=_preview(first, form, resources),
         attackable=first.maybe("attackable", (form.examples,), "b"),
         signals=form.signals,
+        population=form.population,
+        features=_features(first, form, resources),
         warnings=tuple(_warnings(rows, form)),
         resources=resources,
     )
@@ -274,6 +275,17 @@ def _preview(
     return lambda _: resources.enter_context(pictures.slices())
 
 
+def _features(archive: Archive, form: Form, resources: ExitStack) -> Sliced | None:
+    member = archive.members.get("features")
+    if member is None:
+        return None
+    if member.dtype.kind not in "fiu" or len(member.shape) != 2 or member.shape[0] != form.examples:
+        raise SourceError(
+            f"{member.where}: {member.dtype} {member.shape}, expected numbers ({form.examples}, d)"
+        )
+    return resources.enter_context(member.slices())
+
+
 def _warnings(rows: list[Row], form: Form) -> Iterator[str]:
     archive = rows[0].archive
     ignored = sorted(set(archive.members) - MEMBERS - set(form.members))
@@ -287,9 +299,10 @@ def _warnings(rows: list[Row], form: Form) -> Iterator[str]:
 def _checksums(rows: list[Row], form: Form, progress: bool) -> dict[int, str]:
     """Reads all values once: a fingerprint for each model, or SourceError where a checksum is wrong."""
     archives = _archives(rows)
-    pictures = archives[0].members.get("preview")
-    total = sum(archive.need(name).nbytes for archive in archives for name in form.members)
-    total += 0 if pictures is None else pictures.nbytes
+    members = (*form.members, *(() if form.population is None else (POPULATION,)))
+    others = [archives[0].need(name) for name in ("preview", "features") if name in archives[0].members]
+    total = sum(archive.need(name).nbytes for archive in archives for name in members)
+    total += sum(other.nbytes for other in others)
     parts: dict[int, list[str]] = {row.model: [] for row in rows}
     bar = tqdm(
         total=total, desc="check archive", unit="B", unit_scale=True, disable=None if progress else True
@@ -297,13 +310,13 @@ def _checksums(rows: list[Row], form: Form, progress: bool) -> dict[int, str]:
     with closing(bar):
         for archive in archives:
             mine = [row.model for row in rows if row.archive is archive]
-            for name in form.members:
+            for name in members:
                 for model, checksum in zip(
                     mine, archive.need(name).checksums(len(mine), bar.update), strict=True
                 ):
                     parts[model].append(checksum)
-        if pictures is not None:
-            pictures.checksums(1, bar.update)
+        for other in others:
+            other.checksums(1, bar.update)
     return {model: f"crc32:{'-'.join(checksums)}" for model, checksums in parts.items()}
 
 
@@ -326,4 +339,5 @@ def _models(
                 if texts is None
                 else _object(texts.reshape(-1)[row.index], archive.need("metadata").where),
                 stream=partial(stream, row, form, handles, least),
+                population=None if form.population is None else partial(population, row, form, handles),
             )

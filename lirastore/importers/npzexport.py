@@ -8,6 +8,7 @@ other streams into it, a few MiB at a time.
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from lirastore.importers.npyfile import SLICE_BYTES
 from lirastore.importers.npzform import SIGNAL_PREFIX
 from lirastore.store import LogitStore
 from lirastore.store.fsio import replacing
+from lirastore.store.layout import POPULATION
 
 __all__ = ["export"]
 
@@ -48,8 +50,9 @@ def export(store: LogitStore, file: Path) -> None:
     with replacing(file) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, array in _small(store, models).items():
             _write(archive, name, array.shape, array.dtype, [np.ascontiguousarray(array)])
-        if store.preview([0]) is not None:
-            _write_preview(store, archive)
+        for name in ("preview", "features"):
+            if name in store.plain:
+                _write_rows(store, archive, name)
         for name in store.arrays:
             if name != _SCALED or _LOGITS not in store.arrays:
                 _write_values(store, archive, name, models)
@@ -99,22 +102,18 @@ def _texts(values: Iterable[str]) -> NDArray[np.str_]:
     return np.array(list(values), dtype=np.str_)
 
 
-def _write_preview(store: LogitStore, archive: zipfile.ZipFile) -> None:
-    def pictures() -> Iterator[NDArray[np.uint8]]:
-        for start in range(0, store.info.examples, step):
-            block = store.preview(range(start, min(start + step, store.info.examples)))
-            assert block is not None
-            yield block
-
-    first = store.preview([0])
-    assert first is not None
-    step = max(1, SLICE_BYTES // first.nbytes)
-    _write(archive, "preview", (store.info.examples, *first.shape[1:]), first.dtype, pictures())
+def _write_rows(store: LogitStore, archive: zipfile.ZipFile, name: str) -> None:
+    """A plain array of the examples, a few MiB at a time."""
+    spec = store.plain[name]
+    step = max(1, SLICE_BYTES // (math.prod(spec.shape[1:]) * spec.dtype.itemsize))
+    rows = np.arange(spec.shape[0])
+    blocks = (store.read_plain(name, rows[start : start + step]) for start in range(0, len(rows), step))
+    _write(archive, name, spec.shape, spec.dtype, blocks)
 
 
 def _write_values(store: LogitStore, archive: zipfile.ZipFile, name: str, models: Sequence[int]) -> None:
     spec = store.arrays[name]
-    member = name if name in (_LOGITS, _SCALED) else SIGNAL_PREFIX + name
+    member = name if name in (_LOGITS, _SCALED, POPULATION) else SIGNAL_PREFIX + name
     step = max(1, SLICE_BYTES // spec.example_bytes)
 
     def blocks() -> Iterator[NDArray[Any]]:

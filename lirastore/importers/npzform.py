@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lirastore.errors import SourceError, name_some
 from lirastore.importers.npyfile import Npy
+from lirastore.store.layout import POPULATION
 
 __all__ = ["MEMBERS", "SIGNAL_PREFIX", "VALUES", "Archive", "Form", "Row", "read_form"]
 
@@ -35,6 +36,8 @@ MEMBERS: Final = frozenset(
         "design",
         "attackable",
         "preview",
+        "features",
+        POPULATION,
     }
 )
 """All members that mean something, auxiliary arrays aside."""
@@ -84,21 +87,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Form:
-    """What all files agree on: which values they hold, and their sizes. signals: dims by name."""
+    """What all files agree on: which values they hold, and their sizes. signals: dims by name. population:
+    how many points, None for none."""
 
     values: str
     examples: int
     augmentations: int
     classes: int | None
     signals: Mapping[str, tuple[str, ...]]
+    population: int | None = None
 
     def __str__(self) -> str:
         sizes = f"{self.values} of {self.examples} examples, {self.augmentations} augmentations"
         classes = "" if self.classes is None else f", {self.classes} classes"
-        return sizes + classes + (f"; signals {name_some(sorted(self.signals))}" if self.signals else "")
+        points = "" if self.population is None else f", {self.population} population points"
+        signals = f"; signals {name_some(sorted(self.signals))}" if self.signals else ""
+        return sizes + classes + points + signals
 
     @property
     def members(self) -> tuple[str, ...]:
+        """Those with values for each example."""
         return (self.values, *(SIGNAL_PREFIX + name for name in self.signals))
 
 
@@ -119,7 +127,19 @@ def read_form(archive: Archive) -> Form:
     for member in sorted(archive.members):
         if member.startswith(SIGNAL_PREFIX):
             signals[member.removeprefix(SIGNAL_PREFIX)] = _signal_dims(archive, member, examples, queries)
-    return Form(name, examples, queries, classes[0] if classes else None, signals)
+    return Form(name, examples, queries, classes[0] if classes else None, signals, _points(archive))
+
+
+def _points(archive: Archive) -> int | None:
+    """How many population points there are."""
+    if POPULATION not in archive.members:
+        return None
+    shape = _floats(archive, POPULATION)
+    if len(shape) != 1 or not shape[0]:
+        axes = "models, points" if archive.lead else "points,"
+        member = archive.need(POPULATION)
+        raise SourceError(f"{member.where}: shape {member.shape}, expected ({axes}); save it again")
+    return shape[0]
 
 
 def _floats(archive: Archive, name: str) -> tuple[int, ...]:

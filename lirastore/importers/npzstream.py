@@ -13,8 +13,9 @@ from lirastore.errors import NonFiniteLogits
 from lirastore.importers.npyfile import Npy
 from lirastore.importers.npzform import SIGNAL_PREFIX, Form, Row
 from lirastore.importers.source import BadValues, Batch
+from lirastore.store.layout import POPULATION
 
-__all__ = ["Handles", "from_confidence", "from_loss", "least_loss", "stream"]
+__all__ = ["Handles", "check_range", "from_confidence", "from_loss", "least_loss", "population", "stream"]
 
 
 class Handles:
@@ -59,9 +60,19 @@ def stream(
             )
             values = {name: arrays[name].read(files[name], first, last, rows[name]) for name in arrays}
             if form.values in ("confidence", "loss"):
-                _check_range(values[form.values], form.values, start, row.model)
+                check_range(values[form.values], form.values, start, row.model)
                 values["scaled_logit"] = _scaled(values.pop(form.values), least, counts)
             yield Batch(examples, {name.removeprefix(SIGNAL_PREFIX): values[name] for name in values})
+
+
+def population(row: Row, form: Form, handles: Handles, _: dict[str, float]) -> NDArray[Any]:
+    """φ of the population points of one model, (Z,)."""
+    archive, points = row.archive, form.population
+    assert points is not None
+    array = archive.need(POPULATION)
+    with handles.reading(array, keep=bool(archive.lead)) as file:
+        values: NDArray[Any] = array.read(file, row.index, row.index + 1, (points,))[0]
+        return values
 
 
 def _scaled(values: NDArray[Any], least: float | None, counts: dict[str, float]) -> NDArray[np.float64]:
@@ -73,7 +84,11 @@ def _scaled(values: NDArray[Any], least: float | None, counts: dict[str, float])
     return scaled
 
 
-def _check_range(values: NDArray[Any], kind: str, start: int, model: int) -> None:
+def check_range(values: NDArray[Any], kind: str, start: int, model: int, *, of: str = "example") -> None:
+    """Raises NonFiniteLogits or BadValues for what is no `confidence` or `loss`.
+
+    The first of `values` is that of example `start`, or of another thing that `of` names.
+    """
     finite = np.isfinite(values)
     good = finite & (values >= 0) & ((values <= 1) | (kind != "confidence"))
     if good.all():
@@ -82,7 +97,7 @@ def _check_range(values: NDArray[Any], kind: str, start: int, model: int) -> Non
     expected = "between 0 and 1" if kind == "confidence" else "of 0 or more"
     error = BadValues if finite[at] else NonFiniteLogits
     raise error(
-        f"model {model}: the {kind} of example {start + at[0]} is {values[at]}, expected a number "
+        f"model {model}: the {kind} of {of} {start + at[0]} is {values[at]}, expected a number "
         f"{expected}; nothing of this model was committed"
     )
 

@@ -48,7 +48,7 @@ def run(experiment: Experiment, path: Path, *, dtype: str | None, progress: bool
         _check_same(store, experiment, dtype)
         skipped = _check_committed(store, experiment.models)
         todo = [model for model in experiment.models if model.model not in skipped]
-        ingested, clipped = [], {}
+        ingested, clipped, points = [], {}, 0
         with closing(_bar(store, len(todo), progress)) as bar:
             for model in todo:
                 counts = _ingest(store, experiment, model, bar.update)
@@ -58,6 +58,9 @@ def run(experiment: Experiment, path: Path, *, dtype: str | None, progress: bool
                 ingested.append(model.model)
                 if "clipped" in counts:
                     clipped[model.model] = int(counts["clipped"])
+                points += int(counts.get("clipped_population", 0))
+    if points:
+        warnings.append(f"clipped {points} values of population points, too (metadata `clipped_population`)")
     return IngestReport(
         path=path,
         format=experiment.format,
@@ -100,6 +103,8 @@ def _open_or_create(experiment: Experiment, path: Path, dtype: str | None, warni
             preview=preview,
             attackable=experiment.attackable,
             signals=list(experiment.signals.items()),
+            population=experiment.population,
+            features=experiment.features,
         )
     except StoreExists:  # another import of the same source was faster; what it made is checked as any other
         return open_store(path)
@@ -115,6 +120,7 @@ def _check_same(store: LogitStore, experiment: Experiment, dtype: str | None) ->
         "augmentations": (tuple(info.augmentations), tuple(experiment.augmentations)),
         "classes": (info.classes, experiment.classes),
         "signals": (dict(info.signals), dict(experiment.signals)),
+        "population points": (info.population, experiment.population),
     }
     for what, (stored, given) in planned.items():
         if stored != given:
@@ -204,7 +210,9 @@ def _ingest(
         with store.writer(model.model, metadata=metadata) as writer:
             for batch in model.stream(counts):
                 writer.write(examples=batch.examples, **batch.values)
-                progress(batch.examples.stop - batch.examples.start)
+                progress(len(next(iter(batch.values.values()))))
+            if model.population is not None:
+                writer.write_population(model.population(counts))
             writer.metadata.update(counts)
     except AlreadyCommitted:
         _check_committed(store, [model])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,17 @@ __all__ = [
     "Options",
     "SourceModel",
     "check_labels",
+    "check_options",
     "missing_models",
     "parse_json",
 ]
+
+_WITHOUT: Final = {
+    "epoch": "has no epochs to choose from",
+    "labels": "stores the labels itself",
+    "membership": "stores the masks itself",
+}
+"""Why a layout has no use for an option."""
 
 
 class BadValues(SourceError):
@@ -41,19 +49,27 @@ class BadValues(SourceError):
 
 
 class Batch(NamedTuple):
-    """Consecutive examples of one model; `values` has the keyword arguments of `ModelWriter.write`."""
+    """Some examples of one model, by a slice or by their ids (n,); `values` has the keyword arguments of
+    `ModelWriter.write`."""
 
-    examples: slice
+    examples: slice | NDArray[np.int64]
     values: dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller of `ingest` asked for, as far as it concerns a scan."""
+    """What the caller of `ingest` asked for, as far as it concerns a scan.
+
+    labels, membership: files of what a layout does not store. scratch: a directory that is there while
+    models are written, in which a stream may keep unnamed temporary files.
+    """
 
     allow_missing: bool = False
     epoch: int | None = None
+    labels: Path | None = None
+    membership: Path | None = None
     progress: bool = True
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,9 +78,10 @@ class SourceModel:
 
     model: its row in the store. origin: the file, for messages. source_id: its name in the source.
     fingerprint: changes when the model's values do, as far as that can be told cheaply. stream(counts):
-    yields batches in ascending order that cover every example once, each in memory of its own; what it
-    counts on the way (clipped values) goes into `counts`. It raises NonFiniteLogits and BadValues for
-    values, without naming the file, and SourceError for what cannot be read.
+    yields batches that cover every example once, in ascending order if it can, each in memory of its own;
+    what it counts on the way (clipped values) goes into `counts`. population(counts): φ of the population
+    points, (Z,), where the experiment has them. Both raise NonFiniteLogits and BadValues for values, without
+    naming the file, and SourceError for what cannot be read.
     """
 
     model: int
@@ -73,6 +90,7 @@ class SourceModel:
     fingerprint: str
     metadata: Mapping[str, Any]
     stream: Callable[[dict[str, float]], Iterator[Batch]]
+    population: Callable[[dict[str, float]], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,9 @@ class Experiment:
     labels (E,) int64; membership (M, E) bool, with all-False rows for the `unknown_masks` of the `missing`
     ones. classes None where there are no logits. models: in the order in which they are read fastest.
     preview(warnings) gives the (E, H, W, channel) uint8 pictures, read as they are sliced; it is only called
-    when a store is created. signals: auxiliary arrays and their dims. resources: closed when the import ends.
+    when a store is created. signals: auxiliary arrays and their dims. population: how many points each
+    model's `population` gives. features (E, d), read as they are sliced. resources: closed when the import
+    ends.
     """
 
     format: str
@@ -99,6 +119,8 @@ class Experiment:
     preview: Callable[[list[str]], Sliced | None] | None = None
     attackable: NDArray[np.bool_] | None = None
     signals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    population: int | None = None
+    features: Sliced | None = None
     warnings: tuple[str, ...] = ()
     resources: ExitStack = field(default_factory=ExitStack)
 
@@ -110,11 +132,24 @@ class Importer(Protocol):
     def EXPECTS(self) -> str:
         """What a source of this layout looks like, in a few words."""
 
+    @property
+    def TAKES(self) -> frozenset[str]:
+        """Which of the options `epoch`, `labels` and `membership` this layout has a use for."""
+
     def recognises(self, source: Path) -> bool:
         """Whether `source` looks like this layout, judged by names alone."""
 
     def scan(self, source: Path, options: Options) -> Experiment:
         """Checks the structure of all models. Raises SourceError; writes nothing."""
+
+
+def check_options(name: str, takes: frozenset[str], given: Mapping[str, object]) -> None:
+    """Raises SourceError for an option that the layout called `name` has no use for; None is not given."""
+    for option, value in given.items():
+        if value is not None and option not in takes:
+            raise SourceError(
+                f"{name} {_WITHOUT[option]}, but --{option} {value} ({option}=…) was given; leave it out"
+            )
 
 
 def check_labels(
@@ -153,15 +188,17 @@ def missing_models(missing: Sequence[int], models: int, where: Path, *, allowed:
         )
 
 
-def parse_json(text: str | bytes, where: str) -> Any:
-    """JSON, strictly: SourceError for NaN and Infinity, which Python writes and no other reader takes."""
+def parse_json(text: str | bytes, where: str, *, strict: bool = True) -> Any:
+    """JSON. NaN and Infinity, which Python writes and no other reader takes, are a SourceError, or None if
+    not `strict`: for what is only passed on as metadata."""
 
-    def refuse(constant: str) -> NoReturn:
-        raise SourceError(
-            f"{where}: {constant} is no JSON value; put a finite number, null or a string in its place"
-        )
+    def constant(name: str) -> None:
+        if strict:
+            raise SourceError(
+                f"{where}: {name} is no JSON value; put a finite number, null or a string in its place"
+            )
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=constant)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SourceError(f"{where}: not valid JSON ({error}); correct it, or move it away") from error

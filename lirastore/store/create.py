@@ -43,6 +43,8 @@ LONG_NAMES = {
     "label": "class of the example",
     "attackable": "the example may be scored",
     "preview": "picture of the example",
+    "population_scaled_logit": "scaled_logit of points that no model was trained on",
+    "features": "what the example is like",
 }
 
 
@@ -59,6 +61,8 @@ def create(
     preview: npt.ArrayLike | Sliced | None = None,
     attackable: npt.ArrayLike | None = None,
     signals: Sequence[Signal] = (),
+    population: int | None = None,
+    features: npt.ArrayLike | Sliced | None = None,
 ) -> LogitStore:
     """Plans a store at `path`, atomically, and opens it.
 
@@ -68,7 +72,9 @@ def create(
     design: JSON that says how membership was drawn. preview (E, H, W, channel) uint8: an array, or anything
     with a shape, a dtype and slices along its first axis, such as a reader of a file: it is read once, in
     order, in slices of at most 8 MB (or one picture). attackable (E,) bool. signals: auxiliary float32 arrays
-    over (model, example, augmentation), or (name, dims) with dims ("model", "example").
+    over (model, example, augmentation), or (name, dims) with dims ("model", "example"). population: of how
+    many points that no model was trained on the writer takes φ (`write_population`). features (E, d):
+    numbers, stored as float32, that tell which examples are alike; anything that can be sliced, as preview.
 
     Raises StoreExists if anything stands at `path`, InputError for values that do not fit and for a path
     within another store, UnsupportedFilesystem if nothing can be created there only if it is absent.
@@ -85,6 +91,8 @@ def create(
         preview=preview,
         attackable=attackable,
         signals=signals,
+        population=population,
+        features=features,
     )
     _refuse_existing(target)
     _refuse_within_store(target)
@@ -172,6 +180,8 @@ def _build(root: Path, plan: Plan) -> None:
     _add(group, "membership", ("model", "example"), plan.membership, fill=False, chunks=(1, len(plan.labels)))
     if plan.attackable is not None:
         _add(group, "attackable", ("example",), plan.attackable, fill=False)
+    if plan.features is not None:
+        _add(group, "features", ("example", "feature"), plan.features, fill=np.nan)
     fingerprint = Fingerprint(plan.labels)
     if plan.preview is not None:
         fingerprint.begin_pictures(plan.preview.shape)

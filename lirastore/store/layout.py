@@ -25,6 +25,7 @@ __all__ = [
     "LOGITS",
     "MAX_PIECE_BYTES",
     "MAX_SHARD_BYTES",
+    "POPULATION",
     "RESULTS",
     "SCALED_LOGIT",
     "ArraySpec",
@@ -48,13 +49,15 @@ RESULTS = "results"
 
 LOGITS = "logits"
 SCALED_LOGIT = "scaled_logit"
+POPULATION = "population_scaled_logit"
 DTYPES = ("float32", "float16")
 CLAIM_METHODS = ("link", "rename")
 
-MODEL, EXAMPLE, AUGMENTATION, CLASS = "model", "example", "augmentation", "class"
+MODEL, EXAMPLE, AUGMENTATION, CLASS, POINT = "model", "example", "augmentation", "class", "point"
 LOGITS_DIMS = (MODEL, EXAMPLE, AUGMENTATION, CLASS)
 SIGNAL_DIMS = (MODEL, EXAMPLE, AUGMENTATION)
 FLAT_SIGNAL_DIMS = (MODEL, EXAMPLE)
+POPULATION_DIMS = (MODEL, POINT)
 
 # Large enough that a disk or a network reads it at full speed, small enough that a row of them, one per
 # model, is a modest block: 256 models × 1.5 MB = 384 MB.
@@ -77,6 +80,8 @@ _RESERVED = frozenset(
         *LOGITS_DIMS,
         LOGITS,
         SCALED_LOGIT,
+        POINT,
+        POPULATION,
         "heartbeat",  # a file beside the arrays of an attempt
         "membership",
         "member",
@@ -98,8 +103,9 @@ _RESERVED = frozenset(
 class ArraySpec:
     """One per-model array: shape, inner chunk and shard, all with the model as their first axis.
 
-    `shape` is (models, examples[, augmentations[, classes]]); `chunk_shape` and `shard_shape` have the same
-    rank and 1 in front. A shard is a whole number of inner chunks and is one object; classes are never cut.
+    `shape` is (models, examples[, augmentations[, classes]]), or (models, points): then points are what is
+    called examples here. `chunk_shape` and `shard_shape` have the same rank and 1 in front. A shard is a
+    whole number of inner chunks and is one object; classes are never cut.
     A spec with several shards along the augmentations has one example per shard, so that objects in key order
     are always examples in order: a writer streams them one after the other.
     """
@@ -231,14 +237,19 @@ def model_arrays(
     classes: int | None,
     dtype: str,
     signals: Mapping[str, tuple[str, ...]],
+    population: int | None = None,
 ) -> dict[str, ArraySpec]:
-    """All per-model arrays of a store: logits (unless `classes` is None), scaled_logit, auxiliaries."""
+    """All per-model arrays of a store: logits (unless `classes` is None), scaled_logit, auxiliaries, and
+    population_scaled_logit where there are population points."""
     sizes = (models, examples, augmentations)
     specs = {}
     if classes is not None:
         specs[LOGITS] = _spec(LOGITS, LOGITS_DIMS, (*sizes, classes), little(dtype), LOGITS_CHUNK_BYTES)
     for name, dims in {SCALED_LOGIT: SIGNAL_DIMS, **signals}.items():
         specs[name] = _spec(name, dims, sizes[: len(dims)], little("float32"), SIGNAL_CHUNK_BYTES)
+    if population is not None:
+        shape = (models, population)
+        specs[POPULATION] = _spec(POPULATION, POPULATION_DIMS, shape, little("float32"), SIGNAL_CHUNK_BYTES)
     return specs
 
 
@@ -265,7 +276,8 @@ class StoreInfo:
     """The root attributes under `lirastore`: what was planned, once, when the store was made.
 
     `classes` is None in a signal-only store. `claim` says how a model is claimed on this filesystem: `link`
-    (a hard link made only if absent) or `rename` (renaming a directory that is not empty).
+    (a hard link made only if absent) or `rename` (renaming a directory that is not empty). `population` is
+    the number of population points, None where there are none.
     """
 
     format: int
@@ -281,6 +293,7 @@ class StoreInfo:
     claim: str
     created_at: str
     library_version: str
+    population: int | None = None
 
     def to_json(self) -> dict[str, Json]:
         """The document as stored."""
@@ -288,6 +301,8 @@ class StoreInfo:
         document["augmentations"] = list(self.augmentations)
         document["design"] = dict(self.design)
         document["signals"] = {name: list(dims) for name, dims in self.signals.items()}
+        if self.population is None:
+            del document["population"]
         return document
 
     @classmethod
@@ -312,7 +327,7 @@ class StoreInfo:
 
     @classmethod
     def _parse(cls, document: dict[str, Json]) -> StoreInfo:
-        classes = document["classes"]
+        classes, population = document["classes"], document.get("population")
         info = cls(
             format=FORMAT,
             models=int(document["models"]),
@@ -327,12 +342,18 @@ class StoreInfo:
             claim=str(document["claim"]),
             created_at=str(document["created_at"]),
             library_version=str(document["library_version"]),
+            population=None if population is None else int(population),
         )
         info._check()
         return info
 
     def _check(self) -> None:
-        sizes = (self.models, self.examples, len(self.augmentations))
+        sizes = (
+            self.models,
+            self.examples,
+            len(self.augmentations),
+            1 if self.population is None else self.population,
+        )
         if min(sizes) < 1 or (self.classes is not None and self.classes < 2):
             raise ValueError(f"sizes {sizes} with classes {self.classes}")
         if self.dtype not in DTYPES or self.claim not in CLAIM_METHODS:

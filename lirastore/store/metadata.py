@@ -26,8 +26,9 @@ _PLAIN_DIMS = {
     "membership": ("model", "example"),
     "attackable": ("example",),
     "preview": ("example", "height", "width", "channel"),
+    "features": ("example", "feature"),
 }
-_OPTIONAL = frozenset({"attackable", "preview"})
+_OPTIONAL = frozenset({"attackable", "preview", "features"})
 
 
 def read_group(path: Path) -> dict[str, Json]:
@@ -56,12 +57,13 @@ def read_arrays(path: Path, info: StoreInfo) -> dict[str, ArraySpec]:
         classes=info.classes,
         dtype=info.dtype,
         signals=info.signals,
+        population=info.population,
     )
     return {name: _read_sharded(path / name / DOCUMENT, plan, info) for name, plan in planned.items()}
 
 
 def plain_names(path: Path) -> list[str]:
-    """Names of the plain arrays that the store has: all but attackable and preview are in every store."""
+    """Names of the plain arrays that the store has: a few are optional."""
     return [name for name in _PLAIN_DIMS if name not in _OPTIONAL or (path / name).exists()]
 
 

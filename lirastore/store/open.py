@@ -48,7 +48,8 @@ class LogitStore:
     """A store of format 1. Cheap to open, safe to share between threads, and picklable (it reopens).
 
     path: the directory of the store. info: what was planned. arrays: the per-model arrays by name (`logits`
-    unless signal-only, `scaled_logit`, auxiliaries). lira: the directory of what is lirastore's own.
+    unless signal-only, `scaled_logit`, auxiliaries, `population_scaled_logit` where there are population
+    points). lira: the directory of what is lirastore's own.
     """
 
     path: Path
@@ -147,9 +148,18 @@ class LogitStore:
             return None
         return self.read_plain("preview", np.asarray(examples, dtype=np.int64).reshape(-1))
 
+    def features(self, start: int, stop: int) -> npt.NDArray[np.float32] | None:
+        """(stop − start, d) features of examples [start, stop), which tell who is alike; None if there are
+        none. Raises InputError for a range that does not fit."""
+        if "features" not in self.plain:
+            return None
+        if not 0 <= start <= stop <= self.info.examples:
+            raise InputError(f"examples [{start}, {stop}): expected a range within [0, {self.info.examples})")
+        return self.read_plain("features", np.arange(start, stop))
+
     @cached_property
     def plain(self) -> Mapping[str, PlainSpec]:
-        """The small arrays by name: model, example, label, membership; attackable and preview if there."""
+        """The small arrays by name: model, example, label, membership; and the optional ones if there."""
         names = metadata.plain_names(self.path)
         return {name: metadata.read_plain_spec(self.path, name, self.info) for name in names}
 
@@ -170,7 +180,8 @@ class LogitStore:
     def read(
         self, array: str, model: int, start: int, stop: int, out: npt.NDArray[Any] | None = None
     ) -> npt.NDArray[Any]:
-        """Examples [start, stop) of one committed model, n of them: logits (n, A, C), signals (n, A) or (n,).
+        """Examples [start, stop) of one committed model, n of them: logits (n, A, C), signals (n, A) or (n,);
+        of `population_scaled_logit`, points [start, stop), (n,).
 
         `out`, if given, is filled and returned; it may have another floating dtype or be a view, but a
         C-contiguous one of the array's dtype is read into directly. Thread-safe. Values are as stored:

@@ -58,6 +58,8 @@ class Plan:
     preview: Sliced | None
     attackable: Array | None
     signals: dict[str, tuple[str, ...]]
+    population: int | None
+    features: Sliced | None
 
     @property
     def specs(self) -> dict[str, ArraySpec]:
@@ -70,6 +72,7 @@ class Plan:
             classes=self.classes,
             dtype=self.dtype,
             signals=self.signals,
+            population=self.population,
         )
 
     def info(self, claim: str, fingerprint: str) -> StoreInfo:
@@ -89,6 +92,7 @@ class Plan:
             claim=claim,
             created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             library_version=__version__,
+            population=self.population,
         )
 
 
@@ -129,6 +133,8 @@ def checked_plan(
     preview: npt.ArrayLike | Sliced | None,
     attackable: npt.ArrayLike | None,
     signals: Sequence[Signal],
+    population: int | None,
+    features: npt.ArrayLike | Sliced | None,
 ) -> Plan:
     """Holds the arguments of `create` to what the format allows; InputError says which does not fit."""
     if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -147,6 +153,8 @@ def checked_plan(
         preview=None if preview is None else _check_preview(preview, len(label)),
         attackable=None if attackable is None else _check_attackable(attackable, len(label)),
         signals=_check_signals(signals),
+        population=_check_population(population),
+        features=None if features is None else _check_features(features, len(label)),
     )
 
 
@@ -218,8 +226,7 @@ def _check_design(design: Mapping[str, Json]) -> Mapping[str, Json]:
 
 def _check_preview(given: npt.ArrayLike | Sliced, examples: int) -> Sliced:
     """Pictures, not read yet if they are something that can be read slice by slice."""
-    sliced = isinstance(getattr(given, "dtype", None), np.dtype) and hasattr(given, "shape")
-    preview = cast(Sliced, given) if sliced else _as_array("preview", given)
+    preview = _as_sliced("preview", given)
     shape = tuple(preview.shape)
     if preview.dtype != np.uint8 or len(shape) != 4 or shape[0] != examples or 0 in shape:
         raise InputError(
@@ -227,6 +234,54 @@ def _check_preview(given: npt.ArrayLike | Sliced, examples: int) -> Sliced:
             f"({examples}, height, width, channel); grey pictures have one channel"
         )
     return preview
+
+
+def _as_sliced(name: str, given: npt.ArrayLike | Sliced) -> Sliced:
+    sliced = isinstance(getattr(given, "dtype", None), np.dtype) and hasattr(given, "shape")
+    return cast(Sliced, given) if sliced else _as_array(name, given)
+
+
+def _check_population(population: object) -> int | None:
+    if population is None:
+        return None
+    countable = isinstance(population, int | np.integer) and not isinstance(population, bool)
+    if not countable or cast(int, population) < 1:
+        raise InputError(f"population {population!r}: expected the number of points, at least 1, or None")
+    return int(cast(int, population))
+
+
+def _check_features(given: npt.ArrayLike | Sliced, examples: int) -> Sliced:
+    features = _as_sliced("features", given)
+    shape = tuple(features.shape)
+    if features.dtype.kind not in "fiu" or len(shape) != 2 or shape[0] != examples or 0 in shape:
+        raise InputError(
+            f"features: {features.dtype} of shape {shape}, expected numbers of shape ({examples}, d)"
+        )
+    return _Features(features)
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Rows as float32, each slice checked to be finite when it is read."""
+
+    values: Sliced
+
+    dtype = np.dtype("<f4")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape)
+
+    def __getitem__(self, rows: slice) -> Array:
+        with np.errstate(over="ignore"):  # becomes infinity, and is refused below
+            block = np.asarray(self.values[rows]).astype(self.dtype, copy=False)
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=tuple(range(1, block.ndim))))
+        if len(bad):
+            raise InputError(
+                f"features: NaN or infinity, or more than float32 holds, for example {rows.start + bad[0]}; "
+                "expected finite numbers"
+            )
+        return block
 
 
 def _check_attackable(given: npt.ArrayLike, examples: int) -> Array:

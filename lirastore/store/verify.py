@@ -220,4 +220,5 @@ class _Check:
                 yield str(error)
                 return
             if not np.isfinite(values).all():
-                yield f"{name}: NaN or infinity among examples {start} to {stop - 1}; discard the model"
+                which = f"{spec.dims[1]}s {start} to {stop - 1}"
+                yield f"{name}: NaN or infinity among {which}; discard the model"

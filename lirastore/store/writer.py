@@ -20,8 +20,9 @@ from lirastore.store.commit import keep_mask_digest
 from lirastore.store.conveyor import Conveyor
 from lirastore.store.examples import Examples, describe, parse_examples, rows_of
 from lirastore.store.faults import reach
-from lirastore.store.layout import LOGITS, SCALED_LOGIT, ArraySpec, Json
+from lirastore.store.layout import LOGITS, POPULATION, SCALED_LOGIT, ArraySpec, Json
 from lirastore.store.model_metadata import ModelMetadata
+from lirastore.store.population import PopulationSink
 from lirastore.store.protocol import Places, claim, publish
 from lirastore.store.recover import settle
 from lirastore.store.spill import ModelSink
@@ -112,11 +113,22 @@ class ModelWriter:
         written already, and whatever went wrong with earlier batches: NonFiniteLogits for NaN or infinity
         after the cast to the store's dtype, OSError, LostClaim.
         """
-        if self._stage is None:
-            when = "after the block has ended" if self._ended else "before the block has begun"
-            raise InputError(f"model {self.model}: write was called {when}: use `with store.writer(…) as w:`")
+        stage = self._open("write")
         given = signals if logits is None else {LOGITS: logits, **signals}
-        self._stage.put(given, examples)
+        stage.put(given, examples)
+
+    def write_population(self, scaled_logit: Any) -> None:
+        """Takes φ of the store's population points, (Z,), once, before or after any batch; returns when they
+        are on disk.
+
+        scaled_logit: a numpy array or a torch tensor on any device, of any floating dtype. In a store that
+        was planned with a population the block ends with IncompleteModel without it.
+
+        Raises InputError for a wrong shape or dtype and in a store without a population, IncompleteModel if
+        it was written already, NonFiniteLogits for NaN or infinity after the cast to float32, and whatever
+        went wrong with earlier batches.
+        """
+        self._open("write_population").put_population(scaled_logit)
 
     def __enter__(self) -> ModelWriter:
         if self._stage is not None or self._ended:
@@ -125,6 +137,15 @@ class ModelWriter:
             )
         self._stage = _Stage(self._store, self.model, self._scratch, self._limit)
         return self
+
+    def _open(self, called: str) -> _Stage:
+        """What is being filled. Raises InputError outside the block."""
+        if self._stage is None:
+            when = "after the block has ended" if self._ended else "before the block has begun"
+            raise InputError(
+                f"model {self.model}: {called} was called {when}: use `with store.writer(…) as w:`"
+            )
+        return self._stage
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -149,7 +170,7 @@ class _Stage:
         self._places = Places.of(store)
         self._store = store
         self._model = model
-        self._arrays = store.arrays
+        self._arrays = {name: spec for name, spec in store.arrays.items() if name != POPULATION}
         self._labels = store.labels() if LOGITS in store.arrays else None
         self._keep_mask = keep_mask_digest(store.membership([model])[0])
         self._seen = np.zeros(store.info.examples, dtype=np.bool_)
@@ -159,7 +180,8 @@ class _Stage:
         except BaseException:
             self._conveyor.abort()
             raise
-        self._sink = ModelSink(self._attempt.directory, store.arrays, scratch or self._attempt.directory)
+        self._sink = ModelSink(self._attempt.directory, self._arrays, scratch or self._attempt.directory)
+        self._population = PopulationSink(model, self._attempt.directory, store.arrays.get(POPULATION))
 
     # --- in the caller's thread -------------------------------------------------------------------
 
@@ -175,6 +197,20 @@ class _Stage:
             self._queue(batches, ids)
         except BaseException as error:  # half a batch is on its way: this model can't be completed any more
             self._conveyor.fail(error)
+            raise
+
+    def put_population(self, scaled_logit: Any) -> None:
+        """Checks and writes φ of the population points."""
+        self._conveyor.check()
+        values = self._population.check(scaled_logit)
+        if self._attempt.lost:
+            raise self._attempt.gone()
+        try:
+            self._population.write(values)
+        except BaseException as error:  # half of it is there: this model can't be completed any more
+            self._conveyor.fail(error)
+            if isinstance(error, FileNotFoundError):
+                raise self._attempt.explain(error) from None
             raise
 
     def _queue(self, batches: dict[str, Batch], ids: Examples) -> None:
@@ -222,6 +258,7 @@ class _Stage:
                 f"model {self._model}: {len(missing)} of {len(self._seen)} examples were never written: "
                 f"{describe(missing)}; the model is not committed"
             )
+        self._population.require()
         document = metadata.checked()
         objects = self._finish_sink()
         self._attempt.seal(objects, document, self._keep_mask)
@@ -231,7 +268,7 @@ class _Stage:
 
     def _finish_sink(self) -> dict[str, Any]:
         try:
-            found = self._sink.finish()
+            found = self._sink.finish() | self._population.objects
         except FileNotFoundError as error:
             raise self._attempt.explain(error) from None
         finally:

@@ -1,6 +1,6 @@
 """Makes the golden stores of the current format. Run once, when a format is released; never for an older one.
 
-    python storage/golden/make.py
+    python storage/golden/make.py [KIND…]       all kinds, or those named
 
 Chunks are far smaller than a writer would choose, so that a few kilobytes have many of them: several inner
 chunks and objects per model, padding, and examples cut along their augmentations.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -19,7 +20,7 @@ import numpy as np
 from lirastore.store import LogitStore, create, layout
 
 HERE = Path(__file__).parent
-MODELS, EXAMPLES, FEW_EXAMPLES, CLASSES = 4, 23, 7, 5
+MODELS, EXAMPLES, FEW_EXAMPLES, CLASSES, POINTS = 4, 23, 7, 5, 31
 COMMITTED = (0, 2, 3)
 
 
@@ -66,10 +67,25 @@ def signals_only(path: Path, rng: np.random.Generator) -> LogitStore:
     )
 
 
+def population(path: Path, rng: np.random.Generator) -> LogitStore:
+    """Population points and features; several inner chunks and objects of the points."""
+    with mock.patch.multiple(layout, SIGNAL_CHUNK_BYTES=40, MAX_SHARD_BYTES=150):
+        return create(
+            path,
+            labels=rng.integers(0, CLASSES, EXAMPLES),
+            membership=rng.random((MODELS, EXAMPLES)) < 0.5,
+            augmentations=["identity"],
+            classes=CLASSES,
+            population=POINTS,
+            features=rng.normal(0, 1, (EXAMPLES, 3)).astype(np.float32),
+        )
+
+
 KINDS: dict[str, Callable[[Path, np.random.Generator], LogitStore]] = {
     "ordinary": ordinary,
     "cut": cut,
     "signals-only": signals_only,
+    "population": population,
 }
 
 
@@ -82,20 +98,25 @@ def fill(store: LogitStore, rng: np.random.Generator) -> None:
             for name in given:
                 spec = store.arrays[name]
                 values[name] = rng.normal(0, 4, (spec.examples, *spec.example_shape)).astype(spec.dtype)
+            if layout.POPULATION in values:
+                writer.write_population(values.pop(layout.POPULATION))
             writer.write(values.pop(layout.LOGITS, None), examples=slice(0, store.info.examples), **values)
 
 
-def main() -> None:
-    digests = {}
+def main(kinds: list[str]) -> None:
+    document = HERE / f"format-{layout.FORMAT}.json"
+    digests = json.loads(document.read_text(encoding="utf-8")) if kinds else {}
     for seed, (name, make) in enumerate(KINDS.items()):
+        if kinds and name not in kinds:
+            continue
         path = HERE / f"format-{layout.FORMAT}-{name}.lira"
         shutil.rmtree(path, ignore_errors=True)
         rng = np.random.default_rng(seed)
         store = make(path, rng)
         fill(store, rng)
         numbers = {
-            array: np.stack([store.read(array, model, 0, store.info.examples) for model in COMMITTED])
-            for array in store.arrays
+            array: np.stack([store.read(array, model, 0, spec.examples) for model in COMMITTED])
+            for array, spec in store.arrays.items()
         }
         for plain in store.plain:
             numbers[plain] = store.read_plain(plain)
@@ -107,8 +128,8 @@ def main() -> None:
             "set_digest": store.set_digest(),
         }
     text = json.dumps(digests, indent=1, ensure_ascii=False) + "\n"
-    (HERE / f"format-{layout.FORMAT}.json").write_text(text, encoding="utf-8")
+    document.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -29,6 +29,8 @@ def made(path: Path, truth: foreign.Truth, models: list[int], **options) -> Logi
             signals = {"mine": truth.scaled[model] / 2} if options.get("signals") else {}
             if "aside" in store.arrays:
                 signals["aside"] = truth.scaled[model, :, 0] / 3
+            if store.info.population is not None:
+                writer.write_population(truth.scaled[model, :7, 0])
             if store.info.classes is None:
                 writer.write(examples=slice(0, 53), scaled_logit=truth.scaled[model], **signals)
             else:
@@ -61,6 +63,8 @@ def test_numpy_reads_it(tmp_path, truth):
         {"dtype": "float16"},
         {"classes": None},
         {"signals": ["mine", ("aside", ("model", "example"))]},
+        {"population": 7, "features": np.linspace(0, 1, 3 * 53, dtype=np.float32).reshape(53, 3)},
+        {"classes": None, "population": 7},
         {"preview": True, "attackable": True, "design": {"scheme": "balanced", "seed": 7}},
     ],
 )
@@ -71,14 +75,17 @@ def test_a_store_comes_back_as_it_was(tmp_path, truth, options):
     back = again(store, tmp_path / "b.npz")
     assert back.set_digest() == store.set_digest()
     assert back.info.fingerprint == store.info.fingerprint
-    for field in ("models", "augmentations", "classes", "dtype", "name", "design", "signals"):
+    for field in ("models", "augmentations", "classes", "dtype", "name", "design", "signals", "population"):
         assert getattr(back.info, field) == getattr(store.info, field)
     for model, commit in store.commits().items():
         found = back.commits()[model].metadata
         assert {key: found[key] for key in commit.metadata} == dict(commit.metadata)
         assert found["source_id"] == str(model)
         for array in store.arrays:
-            np.testing.assert_array_equal(back.read(array, model, 0, 53), store.read(array, model, 0, 53))
+            stop = store.arrays[array].examples
+            np.testing.assert_array_equal(back.read(array, model, 0, stop), store.read(array, model, 0, stop))
+    if "features" in options:
+        np.testing.assert_array_equal(back.features(0, 53), options["features"])
     if options.get("preview") is not None:
         np.testing.assert_array_equal(back.preview(range(53)), truth.images)
         np.testing.assert_array_equal(back.attackable(), truth.labels > 0)

@@ -89,7 +89,7 @@ def test_a_format_that_does_not_fit_is_refused(source, tmp_path, truth, store):
 
 
 def test_unknown_formats_and_absent_sources(source, store):
-    with pytest.raises(InputError, match="unknown format 'tfrecord': expected auto, carlini, npz"):
+    with pytest.raises(InputError, match=r"unknown format 'tfrecord': expected auto, carlini, .*, npz"):
         ingest(source, store, format="tfrecord")
     for options in ({}, {"format": "carlini"}):
         with pytest.raises(SourceError, match="no such file or directory"):

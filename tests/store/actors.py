@@ -22,7 +22,7 @@ from lirastore.store.recover import recover
 from lirastore.store.verify import verify_store
 from lirastore.store.withdraw import discard
 
-MODELS, EXAMPLES, AUGMENTATIONS, CLASSES = 3, 40, 2, 3
+MODELS, EXAMPLES, AUGMENTATIONS, CLASSES, POINTS = 3, 40, 2, 3, 11
 DONE, FAILED, LOST, EXISTS, ABSENT = 0, 1, 3, 4, 5
 NOW = timedelta(0)
 
@@ -36,6 +36,7 @@ def make_store(path: Path, method: str = "link") -> LogitStore:
         membership=rng.random((MODELS, EXAMPLES)) < 0.5,
         augmentations=AUGMENTATIONS,
         classes=CLASSES,
+        population=POINTS,
     )
     set_method(path, method)
     return open_store(path)
@@ -54,6 +55,11 @@ def outputs(model: int, version: int = 0) -> np.ndarray:
     return rng.normal(0, 3, (EXAMPLES, AUGMENTATIONS, CLASSES)).astype(np.float32)
 
 
+def population(model: int, version: int = 0) -> np.ndarray:
+    """φ of the population points (Z,) of a model."""
+    return np.random.default_rng([model, version, 1]).normal(0, 3, POINTS).astype(np.float32)
+
+
 # --- what actors do -----------------------------------------------------------------------------------
 
 
@@ -64,6 +70,7 @@ def write(path: Path, model: int, version: int = 0, *, shuffled: bool = False, f
     with open_store(path).writer(model, metadata={"version": version}) as writer:
         for part in np.split(ids, [15, 30]):
             writer.write(values[part], examples=part)
+        writer.write_population(population(model, version))
         if fail:
             raise ZeroDivisionError
 
@@ -105,6 +112,8 @@ def check(path: Path) -> list[int]:
     for model, commit in commits.items():
         expected = outputs(model, commit.metadata["version"])
         np.testing.assert_array_equal(store.read("logits", model, 0, EXAMPLES), expected)
+        expected = population(model, commit.metadata["version"])
+        np.testing.assert_array_equal(store.read("population_scaled_logit", model, 0, POINTS), expected)
     return list(commits)
 
 

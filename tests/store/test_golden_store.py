@@ -109,6 +109,9 @@ def test_a_reader_made_from_the_text_finds_every_number(path):
     assert committed == [0, 2, 3]
     assert strings(path, "augmentation") == root["augmentations"] == DIGESTS[path.name]["augmentations"]
     sharded = [*(["logits"] if root["classes"] else []), "scaled_logit", *root["signals"]]
+    if root.get("population"):
+        sharded.append("population_scaled_logit")
+        assert expected["population_scaled_logit"].shape == (3, root["population"])
     for name in expected.files:
         if name in sharded:
             found = np.stack([model(path, name, m) for m in committed])
@@ -198,6 +201,8 @@ def test_this_library_still_writes_it(path, tmp_path):
     if "logits" in source:
         del source["scaled_logit"]
     with store.writer(1) as writer:
+        if "population_scaled_logit" in source:
+            writer.write_population(source.pop("population_scaled_logit"))
         writer.write(source.pop("logits", None), examples=slice(0, store.info.examples), **source)
     for name, spec in store.arrays.items():
         np.testing.assert_array_equal(

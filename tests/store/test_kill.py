@@ -69,7 +69,11 @@ def assert_completes(path, digest):
     assert not list((path / "_lirastore").glob("*/*/.new-*"))
 
 
-POINTS = [*faults.POINTS, "write.batch:kill:3", "publish.array:kill:2", "discard.array:kill:2"]
+POINTS = [
+    *faults.POINTS,
+    "write.batch:kill:3",
+    *(f"{step}.array:kill:{n}" for step in ("publish", "discard") for n in (2, 3)),
+]
 
 
 @pytest.mark.parametrize("method", ["link", "rename"])

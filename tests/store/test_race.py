@@ -20,6 +20,7 @@ from actors import (
     collect_now,
     discard_model,
     outputs,
+    population,
     recover_now,
     resume,
     run,
@@ -49,6 +50,7 @@ def write_together(path, version, ready, go):
     """Writes everything, tells that it is ready, and commits when all are."""
     with open_store(path).writer(0, metadata={"version": version}) as writer:
         writer.write(outputs(0, version), examples=slice(None))
+        writer.write_population(population(0, version))
         os.write(ready, b"x")
         os.read(go, 1)
 

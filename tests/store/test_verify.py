@@ -39,13 +39,15 @@ def flip(path, offset):
 def test_all_is_well(store, capsys):
     report = verify_store(store, progress=True)
     assert report.ok
-    assert (report.models, report.objects) == (2, 4)
+    assert (report.models, report.objects) == (2, 6)
     assert report.bytes == sum(stored.size for c in store.commits().values() for stored in c.objects.values())
-    assert report.lines() == [f"2 models, 4 objects, {report.bytes} bytes checked: all is well"]
+    assert report.lines() == [f"2 models, 6 objects, {report.bytes} bytes checked: all is well"]
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("array", ["logits/c/2/0/0/0", "scaled_logit/c/2/0/0"])
+@pytest.mark.parametrize(
+    "array", ["logits/c/2/0/0/0", "scaled_logit/c/2/0/0", "population_scaled_logit/c/2/0"]
+)
 def test_every_single_byte_counts(store, array):
     path = store.path / array
     size = path.stat().st_size
@@ -80,7 +82,7 @@ def test_a_model_of_which_everything_is_gone(store):
     for name in store.arrays:
         shutil.rmtree(store.path / name / "c/2")
     assert list(damaged(store)) == [2]
-    assert len(damaged(store)[2]) == 2
+    assert len(damaged(store)[2]) == 3
 
 
 def test_objects_too_many(store):
@@ -206,7 +208,12 @@ def test_values_that_no_writer_lets_through(store, value):
     values = outputs(1)
     values[7, 1, 0] = value
     objects = {}
-    for name, block in (("logits", values), ("scaled_logit", values[..., 0])):
+    points = np.full(11, value, dtype=np.float32)
+    for name, block in (
+        ("logits", values),
+        ("scaled_logit", values[..., 0]),
+        ("population_scaled_logit", points),
+    ):
         array = ArrayWriter(store.path / name / "c/1", store.arrays[name])
         array.append(np.ascontiguousarray(block))
         objects |= {f"{name}/c/1/{key}": stored for key, stored in array.finish().items()}
@@ -215,6 +222,7 @@ def test_values_that_no_writer_lets_through(store, value):
     (store.lira / "commits/1.json").write_bytes(commit.to_bytes())
     assert [line[:40] for line in damaged(store)[1]] == [
         "logits: NaN or infinity among examples 0",
+        "population_scaled_logit: NaN or infinity",
         "scaled_logit: NaN or infinity among exam",
     ]
 
