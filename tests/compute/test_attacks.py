@@ -17,6 +17,7 @@ from lirastore.attacks import Attack, compose, named, registered
 from lirastore.attacks.ranks import leave_one_out_cdf
 from lirastore.errors import MissingData
 from lirastore.moments.counts import model_order
+from lirastore.signals import SIGNALS
 
 Float64 = npt.NDArray[np.float64]
 
@@ -169,7 +170,14 @@ def hostile(models: int = 10, seed: int = 3, design: str = "bernoulli") -> Exper
     x[5, 13] = -3e38
     x[:, 14] = np.arange(models)[:, None]
     phi = x.astype(np.float32)
-    return Experiment(member, {"scaled_logit": phi, "loss": -np.logaddexp(0, -phi).astype(np.float32)})
+    logits, label = np.stack([phi, np.zeros_like(phi)], axis=3), np.zeros(examples, np.int64)
+    signals = {
+        name: np.stack([SIGNALS[name].compute["logits"](model, label) for model in logits])
+        for name in ("loss", "hinge", "correct", "modified_entropy", "first_logits")
+    }
+    merlin = rng.integers(0, 2, (models, examples, 1)).astype(np.float32)
+    arrays = frozenset({"logits", "scaled_logit", "merlin"})
+    return Experiment(member, {"scaled_logit": phi, "merlin": merlin, **signals}, label=label, arrays=arrays)
 
 
 POINTS = [

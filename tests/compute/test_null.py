@@ -44,7 +44,7 @@ def assert_blind(attack: Attack, experiment: Experiment) -> None:
     assert attack.scored(experiment.member).all()
     area, error = auc(scores(attack, experiment), experiment.member)
     assert error < 0.004
-    assert abs(area - 0.5) < 4 * error, (area, error)
+    assert abs(area - 0.5) <= 4 * error, (area, error)  # one that calls nobody a member: 0 and 0
 
 
 @pytest.mark.parametrize("attack", NAMED, ids=identity)
