@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lirastore.attacks.algebra import compose
-from lirastore.attacks.attack import Attack, MinimumCounts, check_name, check_scores
 from lirastore.attacks.block import Block
+from lirastore.attacks.definition import Attack, MinimumCounts, check_name, check_scores
 from lirastore.attacks.registry import attack, load, named, registered, resolve
 from lirastore.attacks.summary import Facts, FirstPass, PerTarget, Sizes, Summary, TargetRow, stages
 

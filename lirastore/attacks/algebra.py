@@ -7,22 +7,30 @@ member, given a signal that is, and is computed in float64."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_ndtr
 
-from lirastore.attacks.attack import Attack, MinimumCounts
 from lirastore.attacks.block import Block, Centre, Queries
+from lirastore.attacks.definition import Attack, MinimumCounts
+from lirastore.attacks.full import gaussian_in_out_full
+from lirastore.attacks.gaussians import (
+    LEAST_DEGREES,
+    SIGMA_FLOOR,
+    Side,
+    gaussian_in_out,
+    gaussian_out,
+    pooled_sigma,
+    pooled_variance,
+)
 from lirastore.attacks.ranks import leave_one_out_cdf
+from lirastore.attacks.shrunk import shrinkage_prior, student_in_out, student_out
 from lirastore.attacks.summary import Summary
-from lirastore.errors import AttackError, MissingData, name_some
-from lirastore.moments import Loo, PooledSums, PooledVariance
+from lirastore.errors import AttackError
+from lirastore.moments import Loo
 
 __all__ = [
     "SIGMA_FLOOR",
@@ -36,13 +44,7 @@ __all__ = [
 ]
 
 Float64 = npt.NDArray[np.float64]
-Variance = Literal["example", "global"]
-
-# Added to every standard deviation, as in the reference code: with σ = 0, z² reaches at most 1e137 for
-# float32 signals, so that a float64 density stays finite, and log Φ(z) likewise.
-SIGMA_FLOOR = 1e-30
-# Of a pooled variance: with one, it is the square of a single difference.
-_LEAST_DEGREES = 2
+Variance = Literal["example", "global", "shrunk"]
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,14 @@ class Point:
         """The IN and OUT moments of the other models."""
         return block.loo(self.signal, centre=self.centre, queries=self.queries)
 
-    def sigma(self, block: Block, side: Literal["in", "out"]) -> Float64:
+    def sigma(self, block: Block, side: Side) -> Float64:
         """(M, e, A), or (M, 1, A) with variance `global`: a side's standard deviation, floored, fresh."""
         if self.variance == "example":
             loo = self.loo(block)
-            variance = loo.var_in if side == "in" else loo.var_out
+            sigma: Float64 = np.sqrt(loo.var_in if side == "in" else loo.var_out)
         else:
-            whole = _pooled_side(block, self.signal, side)
-            variance = whole[:, None, :1] if self.queries == "first" else whole[:, None, :]
-        sigma: Float64 = np.sqrt(variance)
+            whole = pooled_sigma(block, self.signal, side)
+            sigma = whole[:, None, :1] if self.queries == "first" else whole[:, None, :]
         sigma += SIGMA_FLOOR
         return sigma
 
@@ -86,32 +87,36 @@ class Test:
 
     Attributes:
         name: as it is written in parameters and on the command line.
-        score: (point, block) -> (M, e, A) float64, higher means member.
+        score: (point, block) -> (M, e, A) float64, higher means member; (M, e, 1) if it takes all queries
+            together.
         needs: the sides whose models it reads, of ("in", "out").
-        gaussian: it uses a variance.
         doc: formula and origin.
+        variances: the kinds of variance that it can use; none if it uses no variance that can be chosen.
+        centred: it uses a centre that can be chosen.
+        least: the fewest models per side that it needs, after the target is left out; with a variance
+            `example` two.
+        stamped: more that describes it, for the parameters.
     """
 
     name: str
     score: Callable[[Point, Block], Float64]
-    needs: tuple[Literal["in", "out"], ...]
-    gaussian: bool
+    needs: tuple[Side, ...]
     doc: str
-
-    @property
-    def centred(self) -> bool:
-        """It uses a centre: any test of the other models but the one of ranks."""
-        return bool(self.needs) and self.name != "out-rank"
+    variances: tuple[Variance, ...] = ()
+    centred: bool = True
+    least: int = 1
+    stamped: tuple[tuple[str, str], ...] = ()
 
     def minimum(self, variance: Variance) -> MinimumCounts:
         """The fewest models per side, after the target is left out: a variance per example takes two, a
         pooled one as many degrees of freedom over all examples.
         """
-        least = 2 if self.gaussian and variance == "example" else 1
+        own = "example" in self.variances and variance == "example"
+        least = 2 if own else self.least
         return MinimumCounts(
             n_in=least * ("in" in self.needs),
             n_out=least * ("out" in self.needs),
-            degrees=_LEAST_DEGREES if variance == "global" else 0,
+            degrees=0 if variance == "example" else LEAST_DEGREES,
         )
 
 
@@ -157,109 +162,63 @@ def _out_rank(point: Point, block: Block) -> Float64:
 
 
 def _gaussian_out(point: Point, block: Block) -> Float64:
-    z = _z(point, block, "out", point.sigma(block, "out"))
-    scores: Float64 = log_ndtr(z, out=z)
-    return scores
+    return student_out(point, block) if point.variance == "shrunk" else gaussian_out(point, block)
 
 
 def _gaussian_in_out(point: Point, block: Block) -> Float64:
-    scores = _log_density(point, block, "in")
-    scores -= _log_density(point, block, "out")
-    return scores
+    return student_in_out(point, block) if point.variance == "shrunk" else gaussian_in_out(point, block)
 
 
-def _log_density(point: Point, block: Block, side: Literal["in", "out"]) -> Float64:
-    """log N(s; μ, σ) + ½ log 2π, which cancels in the difference of two."""
-    sigma = point.sigma(block, side)
-    density = _z(point, block, side, sigma)
-    density *= density
-    density *= -0.5
-    density -= np.log(sigma, out=sigma)
-    return density
-
-
-def _z(point: Point, block: Block, side: Literal["in", "out"], sigma: Float64) -> Float64:
-    """(s − μ) / σ, fresh."""
-    loo = point.loo(block)
-    z: Float64 = np.subtract(
-        point.target(block), loo.mean_in if side == "in" else loo.mean_out, dtype=np.float64
-    )
-    z /= sigma
-    return z
-
-
-# --- variance `global` --------------------------------------------------------------------------
-
-
-def pooled_variance(signal: str) -> Summary:
-    """PooledVariance of a signal over all examples that may be attacked: for variance `global`."""
-    return Summary(
-        key=f"pooled-variance/{signal}",
-        signals=(signal,),
-        chunk=partial(_pooled_sums, signal),
-        combine=operator.add,
-        finalise=PooledSums.variance,
-    )
-
-
-def _pooled_sums(signal: str, block: Block) -> PooledSums:
-    return PooledSums.of(block.loo(signal), block.attack_mask)
-
-
-def _pooled_side(block: Block, signal: str, side: Literal["in", "out"]) -> Float64:
-    """(M, A): the pooled variance of one side, for every target.
-
-    Raises:
-        MissingData: fewer than two degrees of freedom: no example has models enough to vary.
-    """
-    pooled: PooledVariance = block.summary(pooled_variance(signal))
-    variance, degrees = (
-        (pooled.var_in, pooled.degrees_in) if side == "in" else (pooled.var_out, pooled.degrees_out)
-    )
-    if degrees.min() < _LEAST_DEGREES:
-        raise MissingData(
-            f"with target {name_some(block.models[degrees < _LEAST_DEGREES].tolist())} left out, the "
-            f"{side.upper()} variance of {signal!r} pooled over all examples has {degrees.min()} degrees of "
-            f"freedom; it needs {_LEAST_DEGREES}: commit more models"
-        )
-    return variance
-
+_VARIANCES: tuple[Variance, ...] = get_args(Variance)
 
 TESTS: dict[str, Test] = {
     test.name: test
     for test in (
-        Test("global", _global, (), False, "s: one threshold for all examples (Yeom et al. 2018)."),
         Test(
-            "out-mean", _out_mean, ("out",), False, "s − μ_out: difficulty calibration (Watson et al. 2022)."
+            "global",
+            _global,
+            (),
+            "s: one threshold for all examples (Yeom et al. 2018).",
+            centred=False,
         ),
+        Test("out-mean", _out_mean, ("out",), "s − μ_out: difficulty calibration (Watson et al. 2022)."),
         Test(
             "in-out-mean",
             _in_out_mean,
             ("in", "out"),
-            False,
             "s − (μ_in + μ_out)/2: a threshold per example (Sablayrolles et al. 2019, MALT).",
         ),
         Test(
             "out-rank",
             _out_rank,
             ("out",),
-            False,
             "F̂_out(s), linear through (s_(i), (i − ½)/K), tied values merged at mid-rank, 0 and 1 outside "
             "the range of the K values (Ye et al. 2022, Attack-R). Its resolution is 1/K.",
+            centred=False,
         ),
         Test(
             "gaussian-out",
             _gaussian_out,
             ("out",),
-            True,
             "log Φ((s − μ_out)/σ_out): LiRA offline, one-sided (Carlini et al. 2022, section V.C).",
+            variances=_VARIANCES,
         ),
         Test(
             "gaussian-in-out",
             _gaussian_in_out,
             ("in", "out"),
-            True,
             "log N(s; μ_in, σ_in) − log N(s; μ_out, σ_out): LiRA online (Carlini et al. 2022, Algorithm 1).",
+            variances=_VARIANCES,
+        ),
+        Test(
+            "gaussian-in-out-full",
+            gaussian_in_out_full,
+            ("in", "out"),
+            "log N(s; μ_in, Σ_in) − log N(s; μ_out, Σ_out) over all queries together (Carlini et al. 2022, "
+            "Algorithm 1), Σ shrunk towards a multiple of the identity (OAS: Chen et al. 2010).",
+            centred=False,
+            least=2,
+            stamped=(("covariance", "oas"),),
         ),
     )
 }
@@ -280,11 +239,13 @@ def compose(
     Args:
         name: what it is called; [a-z][a-z0-9_]{0,63}.
         signal: `scaled_logit`, `loss` or another signal, all member-oriented: `loss` is −ℓ.
-        test: `global`, `out-mean`, `in-out-mean`, `out-rank`, `gaussian-out` or `gaussian-in-out`.
+        test: `global`, `out-mean`, `in-out-mean`, `out-rank`, `gaussian-out`, `gaussian-in-out` or
+            `gaussian-in-out-full`.
         queries: the `first` augmentation, or `all`: the mean over augmentations of their scores.
-        variance: of the Gaussian tests: each `example`'s own (ddof 0), or `global`: within-example squared
+        variance: of the Gaussian tests: each `example`'s own (ddof 0); `global`: within-example squared
             deviations pooled over all examples that may be attacked, for IN and OUT each by itself, per
-            augmentation.
+            augmentation; or `shrunk`: an example's own drawn towards the typical one, with Student's t in
+            place of the normal.
         centre: `mean` or `median` of the other models.
         doc: what it is, for people; the test's own description unless given.
 
@@ -296,22 +257,30 @@ def compose(
     _check_choice("variance", variance, get_args(Variance))
     _check_choice("centre", centre, get_args(Centre))
     chosen = TESTS[test]
-    if variance != "example" and not chosen.gaussian:
-        raise AttackError(f"test {test!r} uses no variance, got variance {variance!r}; leave it out")
+    if variance != "example" and variance not in chosen.variances:
+        raise AttackError(
+            f"test {test!r} uses no variance that can be chosen, got {variance!r}; leave it out"
+        )
     if centre != "mean" and not chosen.centred:
-        raise AttackError(f"test {test!r} uses no centre, got centre {centre!r}; leave it out")
+        raise AttackError(f"test {test!r} uses no centre that can be chosen, got {centre!r}; leave it out")
     point = Point(signal, test, queries, variance, centre)
     return Attack(
         name=name,
         function=point,
         signals=(signal,),
-        summaries=(pooled_variance(signal),) if variance == "global" else (),
+        summaries=_summaries(signal, variance),
         minimum=chosen.minimum(variance),
         parameters=_parameters(point, chosen),
         described=True,
         limitable=True,
         doc=f"{doc or chosen.doc} Higher means member.",
     )
+
+
+def _summaries(signal: str, variance: Variance) -> tuple[Summary, ...]:
+    if variance == "global":
+        return (pooled_variance(signal),)
+    return (shrinkage_prior(signal),) if variance == "shrunk" else ()
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
@@ -327,8 +296,8 @@ def _parameters(point: Point, test: Test) -> dict[str, str]:
         "test": point.test,
         "queries": point.queries,
     }
-    if test.gaussian:
+    if test.variances:
         parameters["variance"] = point.variance
     if test.centred:
         parameters["centre"] = point.centre
-    return parameters
+    return {**parameters, **dict(test.stamped)}

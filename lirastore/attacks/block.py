@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lirastore.attacks.summary import FirstPass, PerTarget
 from lirastore.errors import MissingData, name_some
 from lirastore.moments import EqualCounts, Loo, Others, all_others, equal_others
+from lirastore.signals import SIGNALS
 
 __all__ = ["Block", "Centre", "Queries", "is_noise"]
 
@@ -21,6 +22,8 @@ Float = npt.NDArray[np.floating[Any]]
 Bool = npt.NDArray[np.bool_]
 Queries = Literal["first", "all"]
 Centre = Literal["mean", "median"]
+
+_PER_CLASS = frozenset(name for name, signal in SIGNALS.items() if signal.per == "class")
 
 
 def is_noise(augmentation: str) -> bool:
@@ -48,7 +51,7 @@ class Block:
         preset: whose numerics the attack follows; `paper` unless told.
         shadows: of how many models beside the target the statistics of `loo` are made, half of them IN and
             half OUT; None: of all.
-        per_class: names of the signals per class.
+        per_class: names of the signals that are per class; by default those of the registry.
         pass_suffix: of the keys of `summaries` in a block with limited models.
     """
 
@@ -65,8 +68,9 @@ class Block:
     seed: int = 0
     preset: str = "paper"
     shadows: int | None = None
-    per_class: frozenset[str] = frozenset({"first_logits"})
+    per_class: frozenset[str] = _PER_CLASS
     pass_suffix: str = ""
+    _beside: dict[int | None, Others] = field(default_factory=dict, repr=False)
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -109,7 +113,9 @@ class Block:
 
     def others(self) -> Others:
         """Which models stand beside each target: all others, or equally many IN and OUT."""
-        return self.once("others", self._others)
+        if self.shadows not in self._beside:  # of which blocks with other queries have a share
+            self._beside[self.shadows] = self._others()
+        return self._beside[self.shadows]
 
     def _others(self) -> Others:
         if self.shadows is None and not self.equal_counts:
@@ -164,11 +170,15 @@ class Block:
         """The same examples with the first `queries` queries and `shadows` models beside each target.
 
         Half of these are IN and half OUT, for every target and example the first in an order that is settled
-        by the seed: those of fewer models are among those of more. Computed once per block.
+        by the seed: those of fewer models are among those of more. The last one asked for is kept: attacks
+        with equal limits, run one after the other, share what they compute, and others take no more memory.
         """
-        return self.once(
-            ("limited", shadows, queries, pass_suffix), lambda: self._limited(shadows, queries, pass_suffix)
-        )
+        limits = (shadows, queries, pass_suffix)
+        held: tuple[Any, Block] | None = self._made.get("limited")
+        if held is None or held[0] != limits:
+            held = (limits, self._limited(*limits))
+            self._made["limited"] = held
+        return held[1]
 
     def _limited(self, shadows: int, queries: int, pass_suffix: str) -> Block:
         kept = [place for place, name in enumerate(self.augmentations) if not is_noise(name)][:queries]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lirastore.attacks.attack import Attack
+from lirastore.attacks.definition import Attack
 from lirastore.attacks.entropy import MODIFIED_ENTROPY
 from lirastore.attacks.long import LONG
 from lirastore.attacks.merlin import MERLIN, MORGAN

@@ -39,8 +39,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore.attacks.algebra import SIGMA_FLOOR, Point
-from lirastore.attacks.attack import Attack, MinimumCounts
 from lirastore.attacks.block import Block
+from lirastore.attacks.definition import Attack, MinimumCounts
 from lirastore.attacks.spread import Side, overall_deviation
 from lirastore.attacks.summary import Summary
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lirastore.attacks.attack import Attack, MinimumCounts
 from lirastore.attacks.block import Block
 from lirastore.attacks.crossfit import beside, fold_of, fold_sums
+from lirastore.attacks.definition import Attack, MinimumCounts
 from lirastore.attacks.folds import FOLDS
 from lirastore.attacks.summary import Sizes, Summary
 

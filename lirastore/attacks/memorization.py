@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lirastore.attacks.attack import Attack, MinimumCounts
 from lirastore.attacks.block import Block
+from lirastore.attacks.definition import Attack, MinimumCounts
 
 __all__ = ["MEMORIZATION", "memorization"]
 

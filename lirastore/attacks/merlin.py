@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lirastore.attacks.attack import Attack
 from lirastore.attacks.block import Block, is_noise
+from lirastore.attacks.definition import Attack
 from lirastore.attacks.folds import FOLDS
 from lirastore.attacks.intervals import Intervals, best_intervals, pairs, pairs_bytes
 from lirastore.attacks.summary import Facts, Summary

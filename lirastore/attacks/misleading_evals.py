@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore.attacks.algebra import SIGMA_FLOOR, Point, compose
-from lirastore.attacks.attack import Attack, MinimumCounts
 from lirastore.attacks.block import Block, Queries
+from lirastore.attacks.definition import Attack, MinimumCounts
 from lirastore.attacks.spread import Side, overall_deviation
 from lirastore.attacks.summary import Summary
 

@@ -1,4 +1,4 @@
-"""The named attacks that are points of the algebra, as their papers have them. Higher always means member.
+"""The named attacks, as their papers have them; most are points of the algebra. Higher always means member.
 
 Two names with the same coordinates are one computation: the ablation rows of Carlini et al. 2022 and its talk
 each add one step to the row before, and some of them are published attacks.
@@ -7,9 +7,13 @@ each add one step to the row before, and some of them are published attacks.
 from __future__ import annotations
 
 from lirastore.attacks.algebra import compose
-from lirastore.attacks.attack import Attack
 from lirastore.attacks.block import Queries
+from lirastore.attacks.crossfitted import ATTACKS as CROSS_FITTED
+from lirastore.attacks.definition import Attack
+from lirastore.attacks.influence import INFLUENCE
 from lirastore.attacks.memorization import MEMORIZATION
+from lirastore.attacks.population import YE_POPULATION
+from lirastore.attacks.rmia import RMIA, RMIA_OFFLINE
 
 __all__ = ["attacks"]
 
@@ -79,7 +83,35 @@ _PUBLISHED = (
         doc=f"{_LIRA}: lira_offline with one σ_out per query, pooled within examples over all of them. Needs "
         "one OUT model.",
     ),
+    compose(
+        "lira_online_shrunk",
+        signal="scaled_logit",
+        test="gaussian-in-out",
+        variance="shrunk",
+        doc=f"{_LIRA}: lira_online for few models, log t(φ; μ_in, σ_in) − log t(φ; μ_out, σ_out), mean over "
+        "the queries. Each σ is drawn from the example's own towards the typical one, more so the fewer the "
+        "models and the more alike all examples are, by a prior fitted to them (Smyth 2004); t is Student's, "
+        "which a normal with such a prior predicts. Needs one IN and one OUT model.",
+    ),
+    compose(
+        "lira_offline_shrunk",
+        signal="scaled_logit",
+        test="gaussian-out",
+        variance="shrunk",
+        doc=f"{_LIRA}: lira_offline for few models, log F(φ) of Student's t about μ_out with a σ_out as in "
+        "lira_online_shrunk, fitted to the OUT models alone. Needs one OUT model.",
+    ),
+    compose(
+        "lira_online_full",
+        signal="scaled_logit",
+        test="gaussian-in-out-full",
+        doc=f"{_LIRA}, Algorithm 1 with all queries together: log N(φ; μ_in, Σ_in) − log N(φ; μ_out, Σ_out), "
+        "φ the vector of all queries; covariances are shrunk towards a multiple of the identity by OAS (Chen "
+        "et al. 2010). Needs two IN and two OUT models.",
+    ),
 )
+
+_OTHERS = (YE_POPULATION, RMIA, RMIA_OFFLINE, MEMORIZATION, INFLUENCE)
 
 
 def _ablation(row: str, signal: str, test: str, queries: Queries, adds: str) -> Attack:
@@ -129,5 +161,5 @@ _ABLATIONS = (
 
 
 def attacks() -> dict[str, Attack]:
-    """name -> Attack: the published attacks, memorization, and the ablation rows."""
-    return {attack.name: attack for attack in (*_PUBLISHED, MEMORIZATION, *_ABLATIONS)}
+    """name -> Attack: the published attacks, memorization and influence, and the ablation rows."""
+    return {attack.name: attack for attack in (*_PUBLISHED, *CROSS_FITTED, *_OTHERS, *_ABLATIONS)}

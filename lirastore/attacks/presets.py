@@ -7,7 +7,7 @@ from functools import cache
 from types import MappingProxyType
 
 from lirastore.attacks import carlini_code, leakpro_code, misleading_evals, named, tf_library
-from lirastore.attacks.attack import Attack
+from lirastore.attacks.definition import Attack
 from lirastore.errors import AttackError
 
 __all__ = ["DEFAULT", "PRESETS", "attacks", "defines"]

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore.attacks import crossfit
-from lirastore.attacks.attack import Attack
 from lirastore.attacks.block import Block
+from lirastore.attacks.definition import Attack
 from lirastore.attacks.folds import FOLDS
 from lirastore.attacks.summary import Facts, Sizes, Summary
 

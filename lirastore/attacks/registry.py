@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from lirastore.attacks import presets
-from lirastore.attacks.attack import Attack, MinimumCounts, check_name
 from lirastore.attacks.block import Block
+from lirastore.attacks.definition import Attack, MinimumCounts, check_name
 from lirastore.attacks.summary import FirstPass
 from lirastore.errors import AttackError, name_some
 

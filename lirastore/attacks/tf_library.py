@@ -35,8 +35,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore.attacks.algebra import SIGMA_FLOOR, Point, compose, mean_over_queries
-from lirastore.attacks.attack import Attack, MinimumCounts
 from lirastore.attacks.block import Block, Centre
+from lirastore.attacks.definition import Attack, MinimumCounts
 from lirastore.attacks.spread import Side, overall_deviation
 from lirastore.attacks.summary import Summary
 

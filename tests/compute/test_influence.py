@@ -75,10 +75,10 @@ def test_any_number_of_models(models: int) -> None:
 
 
 def test_more_examples_than_the_first_runs() -> None:
-    member, correct = membership("bernoulli", 12, 300, seed=5), answers(12, 300, 5)
+    member, correct = membership("bernoulli", 12, 200, seed=5), answers(12, 200, 5)
     rows = found(member, correct, tile=50)
     assert rows == naive(member, correct)
-    assert rows == found(member, correct, tile=1) == found(member, correct, tile=300)
+    assert rows == found(member, correct, tile=1) == found(member, correct, tile=200)
 
 
 @settings(max_examples=60, deadline=None)
