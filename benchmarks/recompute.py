@@ -19,22 +19,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from common import (
+    fresh_process,
+    machine,
+    make_store,
+    options,
+    parser,
+    publish,
+    seconds,
+    shape,
+    shape_line,
+    timed,
+    work_folder,
+)
 
 import lirastore
 from lirastore import attacks, engine
@@ -44,7 +50,6 @@ from lirastore.memory import human, peak_rss
 from lirastore.results import Result
 
 ATTACK = "lira_online"
-BATCH = 4096
 SOURCES = ("logits", "scaled_logit")
 
 
@@ -52,38 +57,15 @@ SOURCES = ("logits", "scaled_logit")
 
 
 def make_data(folder: Path, args: argparse.Namespace) -> lirastore.Store:
-    """A store and, for the plain code, one .npy file of logits per model; members are a little surer."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, args.classes, args.examples)
-    store = lirastore.create(
+    """A store and, for the plain code, one .npy file of logits per model."""
+    store = make_store(
         folder / "store.lira",
-        labels=labels,
-        classes=args.classes,
-        models=args.models,
-        augmentations=args.queries,
-        seed=0,
+        args,
+        seen=lambda model, logits: np.save(folder / f"logits-{model:03d}.npy", logits),
     )
-    member = store.membership
-    np.save(folder / "labels.npy", labels)
-    np.save(folder / "keep.npy", member)
-    hardness = rng.normal(4, 2, args.examples).astype(np.float32)
-    for model in range(args.models):
-        logits = model_logits(np.random.default_rng([1, model]), labels, hardness + member[model], args)
-        np.save(folder / f"logits-{model:03d}.npy", logits)
-        with store.writer(model) as writer:
-            for start in range(0, args.examples, BATCH):
-                stop = min(start + BATCH, args.examples)
-                writer.write(logits[start:stop], examples=slice(start, stop))
+    np.save(folder / "labels.npy", store.labels)
+    np.save(folder / "keep.npy", store.membership)
     return store
-
-
-def model_logits(
-    rng: np.random.Generator, labels: np.ndarray, margin: np.ndarray, args: argparse.Namespace
-) -> np.ndarray:
-    """(E, A, C) float32: noise, and `margin` on the label's logit."""
-    logits = rng.standard_normal((args.examples, args.queries, args.classes), dtype=np.float32)
-    logits[np.arange(args.examples), :, labels] += margin[:, None]
-    return logits
 
 
 # --- the plain code ------------------------------------------------------------------------------
@@ -126,24 +108,9 @@ def log_normal(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 # --- timing --------------------------------------------------------------------------------------
 
 
-def timed(function: Callable[[], object], repeats: int) -> list[float]:
-    """Wall seconds of `repeats` calls, after one that is not counted."""
-    function()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - began)
-    return seconds
-
-
 def attack_all(store: lirastore.Store, source: str, args: argparse.Namespace) -> Result:
     """All targets, computed anew."""
-    return engine.run(store.logits, [attacks.named(ATTACK)], options(source, args))[0]
-
-
-def options(source: Any, args: argparse.Namespace) -> engine.Options:
-    return engine.Options(memory=args.memory, threads=args.threads, source=source, force=True, progress=False)
+    return engine.run(store.logits, [attacks.named(ATTACK)], options(args, source))[0]
 
 
 def read_objects(store: lirastore.Store, array: str) -> int:
@@ -161,7 +128,7 @@ def read_objects(store: lirastore.Store, array: str) -> int:
 def stages(store: lirastore.Store, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Seconds per stage of `lira_online` from the logits, on one thread, stage after stage."""
     attack = attacks.named(ATTACK)
-    plan = engine.plan(store.logits, [attack], options("logits", args))
+    plan = engine.plan(store.logits, [attack], options(args, "logits"))
     models = store.logits.committed()
     job = Job(
         store.logits, models, store.logits.membership(models), store.logits.labels(), None, plan.grid,
@@ -169,7 +136,7 @@ def stages(store: lirastore.Store, folder: Path, args: argparse.Namespace) -> di
     )  # fmt: skip
     spent = dict.fromkeys(("read and check", "kernel", "moments and scores", "parquet"), 0.0)
     for span in plan.blocks:
-        spent["read and check"] += _seconds(lambda span=span: _read(job, plan, span))
+        spent["read and check"] += seconds(lambda span=span: _read(job, plan, span))
         began = time.perf_counter()
         signals, _ = read_signals(job, plan.readings, Watch(), *span)
         spent["kernel"] += time.perf_counter() - began
@@ -177,15 +144,9 @@ def stages(store: lirastore.Store, folder: Path, args: argparse.Namespace) -> di
         tiles = [job.block(signals, span[0], *tile) for tile in plan.grid.tiles(*span)]
         scores = [attack.function(block) for block in tiles]
         spent["moments and scores"] += time.perf_counter() - began
-        spent["parquet"] += _seconds(lambda tiles=tiles, scores=scores: _write(folder, tiles, scores))
+        spent["parquet"] += seconds(lambda tiles=tiles, scores=scores: _write(folder, tiles, scores))
     spent["kernel"] -= spent["read and check"]
     return spent
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
 
 
 def _read(job: Job, plan: engine.Plan, span: tuple[int, int]) -> None:
@@ -219,20 +180,10 @@ def _write(folder: Path, tiles: list[attacks.Block], scores: list[np.ndarray]) -
 # --- memory, in fresh processes ------------------------------------------------------------------
 
 
-def measure_memory(store: lirastore.Store, source: str, args: argparse.Namespace) -> dict[str, int]:
-    """Peak resident bytes of a fresh process that attacks from `source`, and what its plan projected."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--child", str(store.path), source]
-    for name in ("memory", "threads"):
-        if getattr(args, name):
-            command += [f"--{name}", str(getattr(args, name))]
-    finished = subprocess.run(command, check=True, capture_output=True, text=True)
-    return dict(json.loads(finished.stdout))
-
-
 def child(path: str, source: str, args: argparse.Namespace) -> None:
     """What that process does."""
     store = lirastore.open(path)
-    plan = engine.plan(store.logits, [attacks.named(ATTACK)], options(source, args))
+    plan = engine.plan(store.logits, [attacks.named(ATTACK)], options(args, source))
     attack_all(store, source, args)
     print(json.dumps({"peak": peak_rss(), "projected": plan.projected, "bytes_to_read": plan.bytes_to_read}))
 
@@ -243,19 +194,19 @@ def child(path: str, source: str, args: argparse.Namespace) -> None:
 def benchmark(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Everything, as a JSON document."""
     store = make_data(folder, args)
-    seconds = {source: timed(lambda s=source: attack_all(store, s, args), args.repeats) for source in SOURCES}
-    seconds["plain"] = timed(lambda: plain_one_target(folder, args.models), args.repeats)
+    took = {source: timed(lambda s=source: attack_all(store, s, args), args.repeats) for source in SOURCES}
+    took["plain"] = timed(lambda: plain_one_target(folder, args.models), args.repeats)
     for source in SOURCES:
-        seconds[f"read {source}"] = timed(lambda s=source: read_objects(store, s), args.repeats)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+        took[f"read {source}"] = timed(lambda s=source: read_objects(store, s), args.repeats)
+    median = {name: statistics.median(values) for name, values in took.items()}
     return {
-        "shape": {name: getattr(args, name) for name in ("models", "examples", "queries", "classes")},
-        "seconds": seconds,
+        "shape": shape(args),
+        "seconds": took,
         "median": median,
         "logits_over_plain": median["logits"] / median["plain"],
         "bytes": {source: read_objects(store, source) for source in SOURCES},
         "stages": stages(store, folder, args),
-        "memory": {source: measure_memory(store, source, args) for source in SOURCES},
+        "memory": {source: fresh_process(__file__, args, store.path, source) for source in SOURCES},
         "agrees_with_plain": agreement(store, folder, args),
         "machine": machine(args),
     }
@@ -269,31 +220,19 @@ def agreement(store: lirastore.Store, folder: Path, args: argparse.Namespace) ->
     return float(np.abs(scores - plain_one_target(folder, args.models)).max())
 
 
-def machine(args: argparse.Namespace) -> dict[str, Any]:
-    """What the numbers depend on."""
-    return {
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "threads": args.threads or os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("lirastore", "numpy", "dask", "pyarrow")},
-        "repeats": args.repeats,
-    }
-
-
 def table(report: dict[str, Any]) -> str:
     """The document for people."""
-    shape, median = report["shape"], report["median"]
-    lines = [" × ".join(f"{value:,} {name}" for name, value in shape.items()), ""]
-    for name, seconds in median.items():
+    every = f"{report['shape']['models']} targets"
+    targets = {"plain": "1 target"} | dict.fromkeys(SOURCES, every)
+    lines = [shape_line(report), ""]
+    for name, took in report["median"].items():
         speed = ""
         if name.removeprefix("read ") in SOURCES:
-            speed = f"{report['bytes'][name.removeprefix('read ')] / seconds / 1e9:6.2f} GB/s"
-        targets = "1 target" if name == "plain" else f"{shape['models']} targets" if name in SOURCES else ""
-        lines.append(f"{name:20} {seconds:8.3f} s  {speed:12} {targets}")
+            speed = f"{report['bytes'][name.removeprefix('read ')] / took / 1e9:6.2f} GB/s"
+        lines.append(f"{name:20} {took:8.3f} s  {speed:12} {targets.get(name, '')}")
     lines.append(f"{'logits / plain':20} {report['logits_over_plain']:8.2f}    (expected: below 3)")
     lines += ["", "stages of logits, one thread"]
-    lines += [f"  {name:18} {seconds:8.3f} s" for name, seconds in report["stages"].items()]
+    lines += [f"  {name:18} {took:8.3f} s" for name, took in report["stages"].items()]
     lines += ["", "peak memory of a fresh process"]
     lines += [
         f"  {source:18} {human(found['peak'])} of {human(found['projected'])} projected"
@@ -303,36 +242,16 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    for name, default in (("models", 64), ("examples", 50_000), ("queries", 2), ("classes", 10)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", type=int, help="budget in bytes")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--work", type=Path, help="where the data goes (default: a temporary folder)")
-    parser.add_argument("--json", type=Path, help="where the JSON goes (default: stdout, after the table)")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse()
+    command = parser(__doc__, repeats=5)
+    command.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    args = command.parse_args()
     if args.child:
         child(*args.child, args)
         return
-    folder = Path(tempfile.mkdtemp(prefix="recompute-", dir=args.work))
-    try:
+    with work_folder(args) as folder:
         report = benchmark(folder, args)
-    finally:
-        shutil.rmtree(folder)
-    text = json.dumps(report, indent=1)
-    print(table(report))
-    if args.json:
-        args.json.write_text(text + "\n")
-    else:
-        print(text)
+    publish(report, table(report), args)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -18,7 +18,8 @@ import click
 
 from lirastore import __version__, diagnostics
 from lirastore.errors import name_some
-from lirastore.parameters import BYTES, HOURS, MODELS, NAMES
+from lirastore.parameters import BYTES, HOURS, MODELS, NAMES, PRESETS, QUERIES, SHADOWS
+from lirastore.selection import Selection
 
 if TYPE_CHECKING:
     from lirastore.experiment import Store
@@ -108,11 +109,19 @@ def init(path: Path, labels: Path, preview: Path | None, **plan: Any) -> None:
 @cli.command()
 @store_argument
 @click.argument("source", type=PATH)
-@click.option("--format", default="auto", show_default=True, help="auto, carlini or npz.")
+@click.option("--format", default="auto", show_default=True, help="auto, or one of the names below.")
 @click.option(
     "--epoch",
     type=click.IntRange(min=0),
     help="Which saved epoch (carlini). [default: the latest, the same of all]",
+)
+@click.option(
+    "--labels",
+    type=FILE,
+    help="A .npy file, (E,) integers (lira-pytorch, lira-analysis, leakpro, privacy-meter).",
+)
+@click.option(
+    "--membership", type=FILE, help="A .npy file, (M, E) bool, or JSON: who was trained on what (leakpro)."
 )
 @click.option(
     "--dtype",
@@ -127,8 +136,13 @@ def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
     """Import somebody else's outputs from SOURCE into STORE.
 
     \b
-    carlini   a log directory of tensorflow/privacy research/mi_lira_2021
-    npz       one .npz, or a directory of model-*.npz: logits, membership, label
+    carlini           a log directory of tensorflow/privacy research/mi_lira_2021
+    lira-pytorch      a --savedir of orientino/lira-pytorch, and --labels
+    lira-analysis     an experiment of najeebjebreel/lira_analysis, and --labels
+    misleading-evals  an experiment of ethz-spylab/misleading-privacy-evals (needs torch)
+    privacy-meter     a log_dir of privacytrustlab/ml_privacy_meter 2
+    leakpro           an output_dir of aidotse/LeakPro, --membership and --labels
+    npz               one .npz, or a directory of model-*.npz: logits, membership, label
 
     STORE is made if absent. Everything's structure is checked before the first write; an interrupted
     import carries on where it stopped. Models that are in STORE already are compared with SOURCE by samples
@@ -148,13 +162,20 @@ def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
     "--signal", help="A new variant: scaled_logit, loss, hinge, confidence, … (with --test and --name)"
 )
 @click.option("--test", help="global, out-mean, in-out-mean, out-rank, gaussian-out or gaussian-in-out")
-@click.option("--queries", type=click.Choice(["first", "all"]), help="[default: all]")
-@click.option("--variance", type=click.Choice(["example", "global"]), help="[default: example]")
+@click.option(
+    "--queries", type=QUERIES, help="first or all; with --models a list, such as 1,2,all. [default: all]"
+)
+@click.option("--variance", type=click.Choice(["example", "global", "shrunk"]), help="[default: example]")
 @click.option("--centre", type=click.Choice(["mean", "median"]), help="[default: mean]")
 @click.option("--name", help="What a new variant, or the one attack given, is to be called.")
 @click.option(
+    "--models",
+    type=SHADOWS,
+    help="With so many shadow models only, half of them IN: 4,8,16. Results go to the view `power`.",
+)
+@click.option(
     "--preset",
-    type=click.Choice(["paper", "carlini-code"]),
+    type=click.Choice(PRESETS),
     default="paper",
     show_default=True,
     help="Whose numerics.",
@@ -165,101 +186,34 @@ def ingest(path: Path, source: Path, quiet: bool, **options: Any) -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the choices made by --equal-counts.",
+    help="Of the choices made by --equal-counts and --models, and of folds.",
 )
 @click.option("--skip-unattackable", is_flag=True, help="Leave out examples with too few IN or OUT models.")
+@click.option(
+    "--no-bootstrap", "bootstrap", flag_value=False, default=True, help="Leave out intervals and bounds on ε."
+)
 @click.option(
     "--force", is_flag=True, help="Compute again even if up to date. Functions of files always are."
 )
 @memory_option
 @threads_option
 @quiet_option
-def attack(
-    path: Path,
-    names: tuple[str, ...],
-    everything: bool,
-    quiet: bool,
-    signal: str | None,
-    test: str | None,
-    queries: str | None,
-    variance: str | None,
-    centre: str | None,
-    name: str | None,
-    **options: Any,
-) -> None:
+def attack(path: Path, names: tuple[str, ...], everything: bool, quiet: bool, **given: Any) -> None:
     """Score every committed model as target, leave-one-out.
 
     Higher scores always mean member. With several attacks the data is read once. Results are then in the
     views: lirastore query STORE metrics
     """
-    store = _open(path)
-    coordinates = {"queries": queries, "variance": variance, "centre": centre}
-    chosen: list[Any] = list(names)
-    if signal or test or any(coordinates.values()):
-        chosen.append(_variant(name, signal, test, options["preset"], coordinates))
-    elif name:
-        chosen = [_renamed(names, name, options["preset"])]
-    if everything:
-        chosen += [able for able in _runnable(store, options) if able not in names]
-    if not chosen and not everything:
-        raise click.UsageError(_what_can_run(store, options))
+    store, selection = _open(path), Selection.of(names, everything, given)
+    options = {**selection.limits, **selection.options}
+    attacks = selection.attacks(store)
     warned: dict[str, list[str]] = {}
-    for done in store.attack(*chosen, progress=not quiet, **options):
+    for done in store.attack(*attacks, progress=not quiet, **options):
         click.echo(f"{done.attack}\t{done.run}")
         for warning in done.warnings:
             warned.setdefault(warning, []).append(done.attack)
-    for warning, attacks in warned.items():
-        diagnostics.warn(f"{name_some(attacks)}: {warning}")
-
-
-def _variant(
-    name: str | None, signal: str | None, test: str | None, preset: str, coordinates: dict[str, str | None]
-) -> Any:
-    from lirastore.attacks import compose
-
-    if not (name and signal and test):
-        raise click.UsageError("a new variant needs all of --name, --signal and --test")
-    if preset != "paper":
-        raise click.UsageError(
-            f"--preset {preset} is for named attacks; a new variant states its own numerics"
-        )
-    given: dict[str, Any] = {key: value for key, value in coordinates.items() if value}
-    return compose(_free(name), signal=signal, test=test, **given)
-
-
-def _renamed(names: tuple[str, ...], name: str, preset: str) -> Any:
-    from lirastore.attacks import resolve
-
-    if len(names) != 1:
-        raise click.UsageError(f"--name {name} is for one attack, or for a variant (--signal and --test)")
-    return replace(resolve(names[0], preset=preset), name=_free(name))
-
-
-def _free(name: str) -> str:
-    """A name that is no built-in attack's: its results would pass for that attack's."""
-    from lirastore.attacks import registered
-
-    if name in registered():
-        raise click.UsageError(f"--name {name} is a named attack; choose another name for the variant")
-    return name
-
-
-def _attacks(store: Store, options: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
-    return store.attacks(**{key: options[key] for key in ("preset", "equal_counts", "skip_unattackable")})
-
-
-def _runnable(store: Store, options: dict[str, Any]) -> list[str]:
-    able, skipped = _attacks(store, options)
-    for why in dict.fromkeys(skipped.values()):
-        diagnostics.say(f"skipped {name_some([name for name in skipped if skipped[name] == why])}: {why}")
-    return able
-
-
-def _what_can_run(store: Store, options: dict[str, Any]) -> str:
-    able, skipped = _attacks(store, options)
-    lines = ["which attack? This store has the data for: " + ", ".join(able) + "; or --all."]
-    lines += [f"Not for {name}: {why}" for name, why in skipped.items()]
-    return "\n".join(lines)
+    for warning, which in warned.items():
+        diagnostics.warn(f"{name_some(which)}: {warning}")
 
 
 @cli.command()

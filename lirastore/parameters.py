@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+# The names of `attacks.presets.PRESETS`, which takes numpy and scipy to import.
+PRESETS = ("paper", "carlini-code", "tf-library", "misleading-evals", "leakpro")
+
 _UNITS = {
     "": 1,
     "k": 10**3,
@@ -97,7 +100,45 @@ class Names(click.ParamType[int | list[str]]):
         return [name.strip() for name in re.split(r",(?![^(]*\))", text)]
 
 
+class Shadows(click.ParamType[list[int]]):
+    """Even numbers of shadow models: 4,8,16."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        words = [word.strip() for word in str(value).split(",")]
+        for word in words:
+            if not word.isdecimal() or int(word) < 2 or int(word) % 2:
+                self.fail(
+                    f"{word!r} in {value!r}: expected even numbers of at least 2, as in 4,8,16", param, ctx
+                )
+        return [int(word) for word in words]
+
+
+class Queries(click.ParamType[list[int | str]]):
+    """Numbers of queries, `first` or `all`: 1,2,all."""
+
+    name = "queries"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int | str]:
+        if isinstance(value, list):
+            return value
+        words = [word.strip() for word in str(value).split(",")]
+        for word in words:
+            if word not in ("first", "all") and not (word.isdecimal() and int(word)):
+                self.fail(
+                    f"{word!r} in {value!r}: expected first, all, or numbers, as in 1,2,all", param, ctx
+                )
+        return [int(word) if word.isdecimal() else word for word in words]
+
+
 BYTES = Bytes()
 HOURS = Hours()
 MODELS = Models()
 NAMES = Names()
+QUERIES = Queries()
+SHADOWS = Shadows()

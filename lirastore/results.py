@@ -1,8 +1,8 @@
 """What attacks leave behind: Parquet parts of a run, and one small document that names the current run.
 
-    results/scores/<attack>/<run>/part-<first example>.parquet     kind "scores"
-    results/examples/<attack>/<run>/part-<first example>.parquet   kind "examples"
-    results/current/<attack>.json                                  points at the run; replaced atomically
+    results/<kind>/<attack>/<run>/part-<first example>.parquet   kinds: scores, examples, pairs, power
+    results/current/<attack>.json                                points at the run; replaced atomically
+    results/evaluation/<attack>/<run>.json                       intervals of that run (lirastore.evaluation)
 
 Readers take the exact files that a current document names and never list a directory, so two runs do not
 mix, and an unfinished run is invisible. Paths here are relative to `results/`, with forward slashes.
@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lirastore.errors import FormatVersionError, ResultError
 from lirastore.store.fsio import clock, entries, move, remove_tree, write_atomic
@@ -32,6 +32,7 @@ __all__ = [
     "PartObject",
     "Result",
     "current",
+    "evaluation_file",
     "find",
     "parse",
     "part_path",
@@ -50,7 +51,7 @@ _TRASH = ".trash-"
 # A run that is being written is touched every 30 seconds. One that has been silent for this long is dead.
 RUN_SECONDS = 600.0
 
-Kind = Literal["scores", "examples"]
+Kind = Literal["scores", "examples", "pairs", "power"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,11 @@ class Result:
     """The current result of one attack, as its document states it.
 
     `columns` are the Parquet columns in order: model, example, score, member (score: higher means member)
-    for kind "scores"; example and the attack's own columns for kind "examples". `parts` are in the order of
-    their first example; `models` are the committed models it was computed from, `set_digest` their digest.
-    `seconds` is wall time, `bytes_read` what was read of the store's arrays.
+    for kind "scores"; example and the attack's own columns for kind "examples"; example, other and a value
+    for kind "pairs". Kind "power" is scores with few shadow models: `attack` is `<base>__k<K>_q<q>`, and
+    `parameters` hold {"attack": base, "models": K, "queries": q}. `parts` are in the order of their first
+    example; `models` are the committed models it was computed from, `set_digest` their digest. `seconds` is
+    wall time, `bytes_read` what was read of the store's arrays.
     """
 
     attack: str
@@ -96,6 +99,14 @@ class Result:
         """Rows over all parts."""
         return sum(part.rows for part in self.objects.values())
 
+    @property
+    def arguments(self) -> list[str]:
+        """What to pass to `lirastore attack STORE` for this attack, options that change the scores aside."""
+        if self.kind != "power":
+            return [self.attack]
+        limits = (self.parameters["attack"], self.parameters["models"], self.parameters["queries"])
+        return [str(limits[0]), "--models", str(limits[1]), "--queries", str(limits[2])]
+
     def files(self, lira: Path) -> list[Path]:
         """The Parquet files, in the order of their first example."""
         return [results_folder(lira) / part for part in self.parts]
@@ -119,6 +130,11 @@ def run_folder(kind: Kind, attack: str, run: str) -> str:
 def part_path(kind: Kind, attack: str, run: str, first_example: int) -> str:
     """Path of the part that starts at `first_example`, relative to `results/`."""
     return f"{run_folder(kind, attack, run)}/part-{first_example:010d}.parquet"
+
+
+def evaluation_file(lira: Path, attack: str, run: str) -> Path:
+    """Where the evaluation document of a run is, if it has one."""
+    return results_folder(lira) / "evaluation" / attack / f"{run}.json"
 
 
 def _document_path(lira: Path, attack: str) -> Path:
@@ -153,8 +169,10 @@ def _from_document(document: dict[str, Any]) -> Result:
     for key in ("columns", "parts", "models", "warnings"):
         values[key] = tuple(values.get(key, ()))
     values["objects"] = {path: PartObject(**part) for path, part in values["objects"].items()}
-    if values["kind"] not in ("scores", "examples") or set(values["objects"]) != set(values["parts"]):
+    if values["kind"] not in get_args(Kind) or set(values["objects"]) != set(values["parts"]):
         raise ValueError("kind or parts")
+    if values["kind"] == "power" and not {"attack", "models", "queries"} <= values["parameters"].keys():
+        raise ValueError("parameters")
     return Result(**values)
 
 
@@ -229,8 +247,8 @@ def remove_old_runs(lira: Path, older_than: float = 24 * 3600.0) -> list[str]:
     for ten minutes at least: a run being written is touched all the time, so it is younger than that.
 
     Remains of killed writers in the kept runs go at the same age. A run is renamed before it is deleted: a
-    deletion that is killed leaves trash, for the next call, and never half a run. Returns the deleted runs,
-    relative to `results/`.
+    deletion that is killed leaves trash, for the next call, and never half a run. Evaluations go with their
+    runs. Returns the deleted runs, relative to `results/`.
     """
     folder = results_folder(lira)
     kept = {run_folder(result.kind, result.attack, result.run) for result in current(lira).values()}
@@ -250,11 +268,23 @@ def remove_old_runs(lira: Path, older_than: float = 24 * 3600.0) -> list[str]:
             if move(run, trash):
                 remove_tree(trash)
                 removed.append(name)
+    _remove_evaluations(folder, limit)
     return removed
 
 
+def _remove_evaluations(folder: Path, limit: float) -> None:
+    """Deletes evaluations of runs that are gone, and what killed writers left before `limit`."""
+    for attack in entries(folder / "evaluation"):
+        runs = {run.name for kind in get_args(Kind) for run in entries(folder / kind / attack.name)}
+        for path in entries(attack):
+            if _is_document(path) and path.stem not in runs:
+                path.unlink(missing_ok=True)
+        if _last_touched(attack) < limit:
+            _remove_remains(attack)
+
+
 def _runs(folder: Path) -> list[Path]:
-    attacks = [attack for kind in ("scores", "examples") for attack in entries(folder / kind)]
+    attacks = [attack for kind in get_args(Kind) for attack in entries(folder / kind)]
     return [run for attack in attacks for run in entries(attack) if run.is_dir()]
 
 
@@ -309,7 +339,7 @@ def _remedy(lira: Path, result: Result) -> str:
         options += ["--equal-counts", "--seed", str(result.seed)]
     if result.options.get("skip_unattackable"):
         options.append("--skip-unattackable")
-    return shlex.join(["lirastore", "attack", str(lira.parent), result.attack, *options, "--force"])
+    return shlex.join(["lirastore", "attack", str(lira.parent), *result.arguments, *options, "--force"])
 
 
 def _verify_part(file: Path, expected: PartObject) -> str | None:

@@ -1,37 +1,37 @@
--- Every score as a threshold of its attack: calling a member who scores at least as much.
+-- Every score of a view as a threshold: calling a member who scores at least as much.
 --
--- by_model: whether each target is counted by itself, or all of an attack's targets together.
+-- source: the view's name, '_pooled_scores', '_target_scores' or '_power_scores'. Each (attack, model) of it has a curve.
 --
---   attack      name of the attack
+--   attack      name of the attack, or of a result with few models
 --   model       the target; NULL: all targets together
 --   score       the threshold
 --   member      whether the one who has this score is a member
 --   tp, fp      members and non-members whose score is at least the threshold
---   members     how many there are of the attack, or of the target
+--   members     how many there are
 --   nonmembers  likewise
 --   tpr, fpr    tp / members and fp / nonmembers. The quotient is compared with an FPR, never fp with FPR × nonmembers,
 --               because a quotient of integers that equals a decimal fraction rounds to the same double
-create macro _curve(by_model) as table
+create macro _curve(source) as table
 with totals as (
     select
         s.attack,
-        if(by_model, s.model, null) as model,
+        s.model,
         count(case when s.member then 1 end) as members,
         count(case when not s.member then 1 end) as nonmembers
-    from scores as s
-    group by s.attack, if(by_model, s.model, null)
+    from query_table(source) as s
+    group by s.attack, s.model
 ),
 steps as (
     -- The frame of a window with ORDER BY ends with the last peer, so those who tie make one step.
     select
         s.attack,
-        if(by_model, s.model, null) as model,
+        s.model,
         s.score,
         s.member,
         count(case when s.member then 1 end) over above as tp,
         count(*) over above as called
-    from scores as s
-    window above as (partition by s.attack, if(by_model, s.model, null) order by s.score desc)
+    from query_table(source) as s
+    window above as (partition by s.attack, s.model order by s.score desc)
 )
 select
     p.attack,

@@ -1,4 +1,4 @@
--- The metrics of each (attack, model) of some points, which are given by name: '_pooled' or '_by_target'.
+-- The metrics of each (attack, model) of some points, which are given by name: '_pooled', '_by_target' or '_power'.
 --
 -- With tp and fp counted inclusive of ties, the non-members' tp sum to the pairs in which the member scores at least
 -- as much as the non-member, and the members' fp to the pairs in which it scores at most as much: AUC with mid-ranks.

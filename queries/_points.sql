@@ -3,13 +3,13 @@
 -- There are 40 intervals per decade for logarithmic axes and 100 in all for linear ones; they also end at the FPRs of
 -- view metrics and at 0, so that the best point at most there is among those that are kept.
 --
---   attack, model        as in _curve, like by_model
+--   attack, model        as in _curve, like source
 --   members, nonmembers  likewise
 --   tp, fp, tpr, fpr     of the interval's last point
 --   threshold            its score
 --   pairs                the interval's share of the AUC: see _metrics
 --   advantage            the largest TPR − FPR within the interval
-create macro _points(by_model) as table
+create macro _points(source) as table
 select
     c.attack,
     c.model,
@@ -22,7 +22,7 @@ select
     min(c.score) as threshold,
     sum(if(c.member, -c.fp, c.tp)) as pairs,
     max(c.tpr - c.fpr) as advantage
-from _curve(by_model) as c
+from _curve(source) as c
 group by
     c.attack,
     c.model,

@@ -1,4 +1,4 @@
--- The attacks that have been run, and from what.
+-- The attacks that have been run, and from what. Those with few shadow models are in view power.
 --
 --   attack      name of the attack
 --   preset      whose numerics: paper, or the code that is imitated
@@ -9,4 +9,5 @@
 --   parameters  what defines it, with equal_counts and seed, as JSON
 create view attacks as
 select a.attack, a.preset, a.models, a.stale, a.seconds, a.bytes_read, a.parameters
-from stored.attacks as a;
+from stored.attacks as a
+where a.kind <> 'power';

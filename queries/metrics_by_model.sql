@@ -1,6 +1,7 @@
--- How well each attack does on each target by itself. The metrics are those of view metrics, and so are the intervals.
+-- How well each attack does on each target by itself. The metrics are those of view metrics, the intervals Clopper–Pearson.
 --
 --   attack             name of the attack
+--   preset             whose numerics: paper, or the code that is imitated
 --   model              the target
 --   examples           how many examples were scored
 --   auc                area under the ROC, by ranks: a tie counts half
@@ -12,6 +13,12 @@
 --   tpr_at_0_001pct, tpr_at_0_001pct_lo, tpr_at_0_001pct_hi  at 0.001% FPR
 --   tpr_at_0fp, tpr_at_0fp_lo, tpr_at_0fp_hi                 without any false positive; always resolved
 create view metrics_by_model as
-select m.attack, m.model, m.members + m.nonmembers as examples, m.* exclude (attack, model, members, nonmembers)
+select
+    m.attack,
+    a.preset,
+    m.model,
+    m.members + m.nonmembers as examples,
+    m.* exclude (attack, model, members, nonmembers)
 from _metrics('_by_target') as m
+left join attacks as a on a.attack = m.attack
 order by m.attack, m.model;

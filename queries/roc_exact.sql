@@ -7,7 +7,7 @@ create macro roc_exact(attack) as table
 select p.fpr, p.tpr, p.threshold
 from (
     select max(c.fpr) as fpr, max(c.tpr) as tpr, c.score as threshold
-    from _curve(false) as c
+    from _curve('_pooled_scores') as c
     where c.attack = attack and c.members > 0 and c.nonmembers > 0
     group by c.score
     union all

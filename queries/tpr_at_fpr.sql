@@ -21,7 +21,7 @@ from (
         c.nonmembers,
         _most(max(c.tp) filter (c.fpr <= _rate(fpr)), c.nonmembers) as tp,
         min(c.score) filter (c.fpr <= _rate(fpr)) as threshold
-    from _curve(false) as c
+    from _curve('_pooled_scores') as c
     group by c.attack, c.members, c.nonmembers
 ) as b
 order by b.attack;

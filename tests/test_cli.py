@@ -293,3 +293,52 @@ def test_one_attack_under_another_name(filled: Path) -> None:
         {"attack": "lira_online_carlini", "preset": "carlini-code"},
     ]
     assert "--name" in refused("attack", filled, "loss", "watson", "--name", "x", code=2)
+
+
+def test_limits_on_models_and_queries(filled: Path) -> None:
+    done = cli("attack", filled, "lira_online", "loss", "--models", "4,8", "--queries", "1,2,all", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [
+        "lira_online__k4_q1",
+        "loss__k4_q1",
+        "lira_online__k4_q2",
+        "loss__k4_q2",
+    ]
+    line, *warnings = done.stderr.splitlines()
+    assert line.startswith("skipped 8 shadow models: 6 is the most that every example has")
+    assert not any("--equal-counts" in warning for warning in warnings)
+    variant = ("--name", "mine", "--signal", "loss", "--test", "out-mean", "--models", "2", "--queries", "1")
+    assert ok("attack", filled, *variant).startswith("mine__k2_q1\t")
+    named = [attack["name"] for attack in json.loads(ok("status", filled, "--json"))["attacks"]]
+    assert named == ["lira_online__k4_q1", "lira_online__k4_q2", "loss__k4_q1", "loss__k4_q2", "mine__k2_q1"]
+    assert "6 is the most" in refused("attack", filled, "lira_online", "--models", "8,16")
+    assert "lira_online, " in refused("attack", filled, "memorization", "--models", "4")
+    assert "from 1 to 2" in refused("attack", filled, "loss", "--models", "4", "--queries", "3")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("loss", "--models", "3"), "even numbers"),
+        (("loss", "--models", "4,"), "even numbers"),
+        (("loss", "--models", "4", "--queries", "some"), "first, all, or numbers"),
+        (("loss", "--queries", "1,2"), "go with --models"),
+        (("loss", "--queries", "2"), "go with --models"),
+        (("loss", "--queries", "first"), "--name, --signal and --test"),
+        (("--all", "--models", "4"), "leave out --all"),
+        (("--models", "4"), "which attack?"),
+    ],
+)
+def test_limits_that_cannot_be_meant(filled: Path, argv: tuple[str, ...], message: str) -> None:
+    assert message in " ".join(refused("attack", filled, *argv, code=2).split())
+
+
+def test_names_of_limited_attacks_are_taken(filled: Path) -> None:
+    variant = ("--name", "mine__k2_q1", "--signal", "loss", "--test", "global")
+    assert "choose another name" in refused("attack", filled, *variant)
+
+
+def test_another_preset_says_what_it_replaces(filled: Path) -> None:
+    ok("attack", filled, "lira_online")
+    done = cli("attack", filled, "lira_online", "--preset", "carlini-code", "--quiet")
+    assert "replaces the result with preset paper" in done.stderr

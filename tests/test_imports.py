@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lirastore import parameters
+from lirastore.attacks import presets
+
 HEAVY = {
     "dask",
     "distributed",
@@ -55,6 +58,10 @@ def test_help_imports_nothing_heavy(argv: list[str]) -> None:
     assert not HEAVY & set(loaded.rpartition("LOADED")[2].split())
 
 
+def test_the_command_line_knows_every_preset_without_importing_them() -> None:
+    assert tuple(presets.PRESETS) == parameters.PRESETS
+
+
 def test_training_job_writes_without_analysis_packages(tmp_path: Path) -> None:
     python(
         f"{BLOCK.format(blocked=ANALYSIS)}\n"
@@ -79,7 +86,7 @@ def test_pipelines_use_the_public_api_only() -> None:
 
 
 def test_an_auditor_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
-    """init, write, attack, query, verify and export with only the core's packages; the others are named."""
+    """init, write, attack, query, report and export with only the core's packages; the others are named."""
     blocked = {"matplotlib", "pandas", "sklearn", "torch", "torchvision"}
     python(
         f"{BLOCK.format(blocked=blocked)}\n"
@@ -93,11 +100,12 @@ def test_an_auditor_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
         "    with store.writer(m) as w:\n"
         "        w.write(np.random.default_rng(m).normal(size=(12, 3)).astype('f4'), examples=slice(0, 12))\n"
         "for command in (['attack', path, 'lira_online', 'loss'], ['query', path, 'metrics'],\n"
-        "                ['verify', path],\n"
+        "                ['verify', path], ['report', path, '-o', path + '.html'],\n"
         "                ['export', path, path + '.npz'], ['ingest', path + '2', path + '.npz']):\n"
         "    done = CliRunner().invoke(cli, command, catch_exceptions=False)\n"
         "    assert done.exit_code == 0, (command, done.output)\n"
-        "for command in (['report', path, '-o', path + '.html'], ['demo', sys.argv[1] + '/demo']):\n"
+        "for command in (['report', path, '-o', path + '2.html', '--png', path + '.png'],\n"
+        "                ['demo', sys.argv[1] + '/demo']):\n"
         "    error = CliRunner().invoke(cli, command).exception\n"
         "    assert isinstance(error, MissingDependency) and 'pip install' in str(error), error\n",
         str(tmp_path),

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lirastore.catalog.connect import define, pattern
+from lirastore.catalog.connect import define
 from lirastore.catalog.describe import describe
 from lirastore.catalog.failures import translated
 from lirastore.catalog.limits import limited, literal
 from lirastore.catalog.notices import warnings
+from lirastore.catalog.stored import pattern
 from lirastore.catalog.worker import Worker
 from lirastore.errors import MissingDependency, QueryError
 

@@ -1,4 +1,4 @@
-"""What one task does: read a block of examples of all models, turn it into signals, score it tile by tile."""
+"""What one task does with a block of examples of all models: read it, make signals of it, score its tiles."""
 
 from __future__ import annotations
 
@@ -12,20 +12,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lirastore.attacks import Attack, Block, Summary
-from lirastore.attacks.block import check_scores
+from lirastore.attacks import Attack, Block
 from lirastore.engine.checks import Extremes
-from lirastore.engine.folding import Fold
+from lirastore.engine.matrix import MatrixFile
 from lirastore.engine.parts import Part, PartWriter
-from lirastore.engine.planning import Grid, Reading
-from lirastore.errors import AttackError, DamagedStore, LirastoreError, name_some
+from lirastore.engine.planning import group_rows
+from lirastore.engine.rows import rows
+from lirastore.errors import DamagedStore, name_some
 from lirastore.results import part_path, results_folder
 
 if TYPE_CHECKING:
+    from lirastore.engine.grid import Grid
+    from lirastore.engine.reading import Reading
     from lirastore.moments import EqualCounts
     from lirastore.store import LogitStore
 
-__all__ = ["Cancelled", "Job", "Scoring", "Watch", "score_block", "summarise_block"]
+__all__ = [
+    "Cancelled",
+    "Job",
+    "Scoring",
+    "Watch",
+    "per_class",
+    "read_signals",
+    "score_block",
+    "seen_by_a_block",
+]
 
 Array = npt.NDArray[Any]
 
@@ -36,10 +47,11 @@ class Cancelled(Exception):
 
 @dataclass
 class Watch:
-    """What tasks tell the run, and ask it: bytes just read, a block done, and whether to stop."""
+    """What tasks tell the run, and ask it: bytes just read, a block or a target done, and whether to stop."""
 
     advance: Callable[[int], object] = lambda size: None
     finish_block: Callable[[], object] = lambda: None
+    finish_target: Callable[[], object] = lambda: None
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
@@ -108,7 +120,7 @@ class Scoring:
 def read_signals(
     job: Job, readings: Sequence[Reading], watch: Watch, start: int, stop: int
 ) -> tuple[dict[str, Array], dict[str, Extremes]]:
-    """The signals of all models over [start, stop), name -> (M, e, A), and their extremes.
+    """The signals of all models over [start, stop), name -> (M, e, A) or (M, e, C), and their extremes.
 
     Each array is read once, one inner chunk at a time, and turned into all its signals while in cache.
 
@@ -118,8 +130,9 @@ def read_signals(
     signals: dict[str, Array] = {}
     extremes: dict[str, Extremes] = {}
     for reading in readings:
-        shape = (len(job.models), stop - start, reading.augmentations)
-        signals |= {signal.name: np.empty(shape, signal.dtype) for signal in reading.signals}
+        for signal in reading.signals:
+            shape = (len(job.models), stop - start, reading.values(signal))
+            signals[signal.name] = np.empty(shape, signal.dtype)
         for row, low, high, raw in _slices(job, reading, watch, start, stop):
             for signal in reading.signals:
                 values = signals[signal.name][row, low - start : high - start]
@@ -128,6 +141,12 @@ def read_signals(
                 ends = Extremes.of(values)
                 extremes[signal.name] = extremes[signal.name].merge(ends) if signal.name in extremes else ends
     return signals, extremes
+
+
+def per_class(readings: Sequence[Reading]) -> frozenset[str]:
+    """Names of the signals that have a value per class."""
+    read = (signal for reading in readings for signal in reading.signals)
+    return frozenset(signal.name for signal in read if signal.per == "class")
 
 
 def _slices(
@@ -169,54 +188,40 @@ def _check_finite(values: Array, what: str, model: int, first: int) -> None:
         )
 
 
-# --- first pass ----------------------------------------------------------------------------------
-
-
-def summarise_block(
-    job: Job,
-    readings: Sequence[Reading],
-    known: Mapping[str, Any],
-    watch: Watch,
-    summaries: Sequence[Summary],
-    fold: Fold[list[Any]],
-    span: tuple[int, int],
-) -> None:
-    """Adds the states of every summary over a block to `fold`.
-
-    `known` are the values of the summaries of the passes before.
-    """
-    start, stop = span
-    signals, _ = read_signals(job, readings, watch, start, stop)
-    states = Fold(fold.combine)
-    for low, high in job.grid.tiles(start, stop):
-        watch.check()
-        block = job.block(signals, start, low, high, summaries=known)
-        states.add(job.grid.index(low), [summary.chunk(block) for summary in summaries])
-    fold.absorb(states)
-    watch.finish_block()
-
-
 # --- scoring -------------------------------------------------------------------------------------
+
+
+def seen_by_a_block(known: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """The values of first passes as one task takes them: of a matrix the block's part, read at most once."""
+    return {
+        key: value.part(start, stop) if isinstance(value, MatrixFile) else value
+        for key, value in known.items()
+    }
 
 
 def score_block(
     job: Job,
     readings: Sequence[Reading],
-    summaries: Mapping[str, Any],
+    known: Mapping[str, Any],
     watch: Watch,
     scorings: Sequence[Scoring],
     span: tuple[int, int],
 ) -> dict[str, Part]:
-    """Scores a block with several attacks and publishes one part each; returns the parts by attack."""
+    """Scores a block with several attacks and publishes one part each; returns the parts by attack.
+
+    `known` are the values of the first passes, by key.
+    """
     start, stop = span
     signals, extremes = read_signals(job, readings, watch, start, stop)
+    summaries = seen_by_a_block(known, start, stop)
+    most = group_rows(len(scorings))
     with ExitStack() as stack:
-        writers = [stack.enter_context(PartWriter(scoring.part_file(start))) for scoring in scorings]
+        writers = [stack.enter_context(PartWriter(scoring.part_file(start), most)) for scoring in scorings]
         for low, high in job.grid.tiles(start, stop):
-            block = job.block(signals, start, low, high, summaries=summaries)
+            block = job.block(signals, start, low, high, summaries=summaries, per_class=per_class(readings))
             for scoring, writer in zip(scorings, writers, strict=True):
                 watch.check()
-                writer.append(_rows(scoring, block))
+                writer.append(rows(scoring.attack, scoring.scored[low:high], block))
         parts = {
             scoring.attack.name: writer.publish(_of_attack(scoring.attack, extremes))
             for scoring, writer in zip(scorings, writers, strict=True)
@@ -227,60 +232,3 @@ def score_block(
 
 def _of_attack(attack: Attack, extremes: Mapping[str, Extremes]) -> dict[str, Extremes]:
     return {name: extremes[name] for name in attack.signals}
-
-
-def _rows(scoring: Scoring, block: Block) -> dict[str, Array]:
-    """The Parquet columns of one tile, in the order of (example, model)."""
-    scored = scoring.scored[block.start : block.stop]
-    value = _evaluate(scoring.attack, block)
-    if scoring.attack.kind == "examples":
-        return _example_rows(scoring.attack, block, scored, value)
-    scores = check_scores(scoring.attack, block, value)
-    member = block.member
-    if not scored.all():
-        scores, member = scores[:, scored], member[:, scored]
-    examples = block.examples[scored]
-    return {
-        "model": np.tile(block.models, len(examples)),
-        "example": np.repeat(examples, len(block.models)),
-        "score": scores.T.ravel(),
-        "member": member.T.ravel(),
-    }
-
-
-def _evaluate(attack: Attack, block: Block) -> Any:
-    try:
-        return attack.function(block)
-    except (LirastoreError, MemoryError):
-        raise
-    except Exception as error:  # a user's function may raise anything
-        raise AttackError(
-            f"attack {attack.name!r} failed on examples {block.start} to {block.stop - 1}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _example_rows(
-    attack: Attack, block: Block, scored: npt.NDArray[np.bool_], value: Any
-) -> dict[str, Array]:
-    if not isinstance(value, Mapping) or not value:
-        raise AttackError(
-            f"attack {attack.name!r} of kind 'examples' returned {type(value).__name__}; expected columns, "
-            "{name: (e,) array}"
-        )
-    rows: dict[str, Array] = {"example": block.examples[scored]}
-    for name, column in value.items():
-        rows[name] = _example_column(attack, name, np.asarray(column), scored)
-    return rows
-
-
-def _example_column(attack: Attack, name: str, column: Array, scored: npt.NDArray[np.bool_]) -> Array:
-    if column.shape != scored.shape or column.dtype.kind not in "fiub":
-        raise AttackError(
-            f"attack {attack.name!r} returned column {name!r} of shape {column.shape} and dtype "
-            f"{column.dtype}; expected numbers of shape {scored.shape}"
-        )
-    kept = column[scored]
-    if not np.isfinite(kept).all():
-        raise AttackError(f"attack {attack.name!r} returned NaN or infinity in column {name!r}")
-    return kept.astype({"f": np.float64, "i": np.int64, "u": np.int64, "b": np.bool_}[column.dtype.kind])

@@ -106,7 +106,8 @@ def membership_warnings(
             f"{name_some(lopsided.tolist())}; their statistics rest on few models"
         )
     same = n_in.size > 0 and bool((n_in == n_in[0]).all())
-    if same and not equal_counts and attack.minimum.leave_one_out and models < COUNTS_LEAK_BELOW:
+    equal = bool(equal_counts) or attack.kind == "power"
+    if same and not equal and attack.minimum.leave_one_out and models < COUNTS_LEAK_BELOW:
         lines.append(
             f"every example is in exactly {n_in[0]} of only {models} models: leaving the target out changes "
             "the counts, which shifts scores against members; equal counts (--equal-counts) avoid that"

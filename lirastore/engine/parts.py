@@ -50,28 +50,34 @@ class Part:
 class PartWriter:
     """Writes one part beside its final place; `publish` puts it there, leaving without it removes it.
 
-    Columns are what the first `append` brings: int64, float64 or bool arrays of one length.
+    Columns are what the first `append` brings: int64, float64 or bool arrays of one length. Rows are written
+    in groups of about `group_rows`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, group_rows: int = GROUP_ROWS) -> None:
         self.path = path
+        self._group_rows = group_rows
         self._aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         self._rows: list[Columns] = []
         self._waiting = 0
         self._writer: Any = None
-        self._columns: tuple[str, ...] = ()
+        self._columns: dict[str, np.dtype[Any]] = {}
 
     def __enter__(self) -> PartWriter:
         return self
 
     def append(self, columns: Columns) -> None:
-        """Adds rows; they are written in groups of about GROUP_ROWS."""
+        """Adds rows. Raises AttackError if they have other columns than those before."""
         rows = len(next(iter(columns.values())))
-        if self._waiting and self._waiting + rows > GROUP_ROWS:
+        if self._waiting and self._waiting + rows > self._group_rows:
             self._flush()
-        if self._columns and tuple(columns) != self._columns:
-            raise AttackError(f"columns changed from {self._columns} to {tuple(columns)} between blocks")
-        self._columns = tuple(columns)
+        found = {name: values.dtype for name, values in columns.items()}
+        if self._columns and found != self._columns:
+            before, now = (
+                ", ".join(f"{name} {kind}" for name, kind in each.items()) for each in (self._columns, found)
+            )
+            raise AttackError(f"the columns of {self.path.parent.parent.name} changed from {before} to {now}")
+        self._columns = found
         self._rows.append(columns)
         self._waiting += rows
 
@@ -87,7 +93,7 @@ class PartWriter:
         self._writer.close()
         with self._aside.open("rb") as file:
             os.fsync(file.fileno())
-        made = Part(_object(self._aside), self._columns, extremes)
+        made = Part(_object(self._aside), tuple(self._columns), extremes)
         _seal(self.path, made.object.sha256).touch()
         standing = None
         while not _publish(self._aside, self.path) and standing is None:

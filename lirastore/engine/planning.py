@@ -1,53 +1,81 @@
 """The plan of a pass over a store: which arrays are read, how the examples are cut, what memory it takes.
 
 Examples are cut twice. *Tiles* are what attacks see: small enough for the processor's cache. Where they begin
-and end depends on the data alone, never on memory or threads, and so does every sum over them: results are
-the same to the bit under any budget. *Blocks*, runs of whole tiles, are what tasks read: as large as the
-budget allows, and cut where inner chunks are, because part of one can only be read by reading all of it.
+and end depends on the store and its committed models alone, never on memory, threads, or which attacks share
+the run, and so does every sum over them: results are the same to the bit. *Blocks*, runs of whole tiles, are
+what tasks read: as large as the budget allows, and cut where inner chunks are, because part of one can only
+be read by reading all of it.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from lirastore.errors import InputError, MemoryBudgetError, MissingData, name_some
+from lirastore.attacks import Attack, PerTarget, Summary
+from lirastore.attacks.block import is_noise
+from lirastore.engine.facts import facts_of, population_points
+from lirastore.engine.grid import Grid, cut, make_grid
+from lirastore.engine.reading import (
+    Reading,
+    Source,
+    bytes_read,
+    first_passes,
+    readings,
+    signal_arrays,
+    signals_of,
+)
+from lirastore.errors import InputError, MemoryBudgetError, name_some
 from lirastore.memory import default_budget, human
 
 if TYPE_CHECKING:
-    from lirastore.attacks import Attack, Summary
-    from lirastore.signals import Signal
-    from lirastore.store import ArraySpec, LogitStore
+    from lirastore.attacks import FirstPass, Sizes
+    from lirastore.store import LogitStore
 
-__all__ = ["Grid", "Options", "Plan", "Reading", "plan", "readings"]
+__all__ = ["Options", "Plan", "group_rows", "make_plan", "plan"]
 
 # The interpreter with numpy, dask, pyarrow and scipy.special takes 90 MiB.
 BASE_BYTES = 112 << 20
-# One float64 array over (M, tile, A). Measured on lira_online with 2 MiB of cache per core, ns per value: 42
-# at 64 KiB, 29 at 256, 27 at 512, 30 at 1024, 56 at 8192, where a dozen such arrays leave every cache.
+# One float64 array over (M, tile, A), noise queries left out. Measured on lira_online with 2 MiB of cache per
+# core, ns per value: 42 at 64 KiB, 29 at 256, 27 at 512, 30 at 1024, 56 at 8192, where a dozen such arrays
+# leave every cache.
 TILE_BYTES = 512 << 10
-# What a tile's signals are computed from: more would leave threads idle where classes are many.
+# What a tile's signals are computed from: more would leave threads idle where classes are many, and take much
+# memory where attacks look at all classes. It does not make tiles smaller than a quarter of TILE_BYTES.
 TILE_SOURCE_BYTES = 32 << 20
-# Arrays of that size alive at once, in the hungriest attack, over all its signals.
+# The same array with the noise queries.
+TILE_NOISY_BYTES = 16 * TILE_BYTES
+# Float64 arrays of a signal's size alive at once, in the hungriest attack: of its queries, of its noise
+# queries, of the classes of a signal per class.
 TILE_COPIES = 24
+NOISE_COPIES = 4
+CLASS_COPIES = 3
 # Rows per Parquet part: a file of about 8 MB. Fewer, larger blocks read no faster.
 PART_ROWS = 1 << 20
 # A row group: what DuckDB hands to a thread, and what it decodes to find one example.
 GROUP_ROWS = 122_880
-# The 25 bytes of a row, twice (as tiles, then as columns), and its encoded pages.
-ROW_BYTES = 64
+# Fewer where many attacks fill one each: so many rows in all of them together, and so many in each at least.
+BUFFERED_ROWS = 16 * GROUP_ROWS
+LEAST_GROUP_ROWS = 20_480
+# Bytes of a row: the score, which each attack has its own of; model, example and member, which attacks that
+# score the same examples share; all of it once more, as columns, with its encoded pages.
+SCORE_BYTES = 8
+ID_BYTES = 17
+COLUMN_BYTES = 40
 # A block with fewer rows and fewer bytes than this is not worth a task of its own.
 MIN_BLOCK_ROWS = 1 << 15
 MIN_BLOCK_BYTES = 16 << 20
 # What a summary's state of one tile holds at most, beside 2 float64 values per model and query.
 STATE_VALUES = 4
+# Arrays over all examples, 8 bytes each, that finishing a target of a `PerTarget` takes.
+FINISH_COPIES = 12
 # Per thread: the kernels' own buffers, and memory that the allocator keeps between uses.
 KERNEL_BYTES = 16 << 20
+# A value of a matrix on disk.
+_MATRIX_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -68,59 +96,8 @@ class Options:
     preset: str = "paper"
     force: bool = False
     skip_unattackable: bool = False
-    source: Literal["logits", "scaled_logit"] | None = None
+    source: Source | None = None
     progress: bool = True
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One stored array, and the signals that are computed from it while its bytes are in cache."""
-
-    array: ArraySpec
-    signals: tuple[Signal, ...]
-
-    @property
-    def augmentations(self) -> int:
-        """A, or 1 for an array over (model, example)."""
-        return self.array.shape[2] if len(self.array.shape) > 2 else 1
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where tiles begin: every `tile` examples, starting anew at every multiple of `period`."""
-
-    examples: int
-    period: int
-    tile: int
-
-    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The tiles of a block; `start` and `stop` are tile bounds."""
-        while start < stop:
-            end = self.next(start)
-            yield start, end
-            start = end
-
-    def next(self, start: int) -> int:
-        """Where the tile that starts at `start` ends."""
-        origin = start - start % self.period
-        return min(start + self.tile, origin + self.period, self.examples)
-
-    def index(self, start: int) -> int:
-        """How many tiles there are before the one that starts at `start`."""
-        periods, offset = divmod(start, self.period)
-        return periods * -(-self.period // self.tile) + -(-offset // self.tile)
-
-    def round(self, example: float) -> int:
-        """The tile bound at or next below `example`, never below the first tile's end."""
-        origin = int(example) - int(example) % self.period
-        return min(
-            self.examples, max(origin + (int(example) - origin) // self.tile * self.tile, self.next(0))
-        )
-
-    @property
-    def largest(self) -> int:
-        """Examples in the largest tile."""
-        return min(self.tile, self.period, self.examples)
 
 
 @dataclass(frozen=True)
@@ -131,7 +108,7 @@ class Plan:
     stop) of every block of examples, one Dask task each and per pass. projected: the most
     resident memory, in bytes, that the process will take. bytes_to_read: of the store's arrays over all
     passes, re-reading included; bytes_reread: how much of it is inner chunks read again because a block ends
-    inside them.
+    inside them. scratch: bytes of the temporary files that `PerTarget` passes keep beside the results.
     """
 
     attacks: tuple[str, ...]
@@ -144,6 +121,7 @@ class Plan:
     projected: int
     bytes_to_read: int
     bytes_reread: int
+    scratch: int = 0
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -159,53 +137,19 @@ class Plan:
         names = {reading.array.name for needed in self.passes for reading in needed}
         arrays = name_some(sorted(names)) or "no array"
         again = f", {human(self.bytes_reread)} of it again" if self.bytes_reread else ""
+        scratch = f", {human(self.scratch)} of temporary files" if self.scratch else ""
         largest = max(stop - start for start, stop in self.blocks)
         return (
             f"{name_some(self.attacks)}: {self.models} models × {self.grid.examples} examples from {arrays}; "
             f"{_count(len(self.blocks), 'block')} of up to {largest} examples in tiles of {self.tile}, "
             f"{_count(len(self.passes), 'pass', 'es')}, {_count(self.threads, 'thread')}; "
-            f"reads {human(self.bytes_to_read)}{again}; "
+            f"reads {human(self.bytes_to_read)}{again}{scratch}; "
             f"memory {human(self.projected)} of {human(self.budget)}"
         )
 
 
 def _count(number: int, noun: str, plural: str = "s") -> str:
     return f"{number} {noun}{plural if number != 1 else ''}"
-
-
-# --- which arrays --------------------------------------------------------------------------------
-
-
-def readings(
-    store: LogitStore, names: Collection[str], source: Literal["logits", "scaled_logit"] | None = None
-) -> tuple[Reading, ...]:
-    """Groups signals by the stored array that each is computed from; each array is read once.
-
-    `source` is preferred wherever a signal can be computed from it. Raises MissingData if the store has none
-    of a signal's sources, or lacks `source` altogether.
-    """
-    from lirastore import signals
-
-    if source is not None and source not in store.arrays:
-        raise MissingData(f"the store has no array {source!r}, but {name_some(sorted(store.arrays))}")
-    grouped: dict[str, list[Signal]] = {}
-    for name in sorted(names):
-        signal = signals.signal(name, store.arrays)
-        array = source if source in signal.sources else signal.source(store.arrays)
-        grouped.setdefault(array, []).append(signal)
-    return tuple(Reading(store.arrays[array], tuple(grouped[array])) for array in sorted(grouped))
-
-
-def first_passes(attacks: Iterable[Attack]) -> list[list[Summary]]:
-    """What the attacks need to know of the whole store beforehand, pass by pass; each summary once."""
-    from lirastore.attacks import stages
-
-    return stages(summary for attack in attacks for summary in attack.summaries)
-
-
-def signals_of(parts: Iterable[Attack | Summary]) -> set[str]:
-    """Names of the signals that attacks, or the summaries of one pass, read."""
-    return {name for part in parts for name in part.signals}
 
 
 # --- the plan ------------------------------------------------------------------------------------
@@ -216,41 +160,54 @@ def plan(
 ) -> Plan:
     """Cuts the store into blocks under the memory budget; `models`: of how many (default: the committed).
 
-    Raises MissingData if a signal cannot be had from the store, MemoryBudgetError if even one tile per thread
-    does not fit, InputError for a budget or thread count below 1.
+    Raises MissingData if the store cannot give an attack what it needs, MemoryBudgetError if even one tile
+    per thread does not fit, InputError for a budget or thread count below 1.
     """
-    return _Planner(store, attacks, options, len(store.committed()) if models is None else models).plan()
+    facts = facts_of(store, store.committed(), store.labels(), options.seed)
+    sizes = facts.sizes if models is None else replace(facts.sizes, models=models)
+    return make_plan(store, [attack.on(facts) for attack in attacks], options, sizes)
+
+
+def make_plan(store: LogitStore, attacks: Sequence[Attack], options: Options, sizes: Sizes) -> Plan:
+    """The same for attacks as the store can give them, and a run of these sizes."""
+    return _Planner(store, attacks, options, sizes).plan()
+
+
+def group_rows(attacks: int) -> int:
+    """Rows per row group of each of so many attacks."""
+    return min(GROUP_ROWS, max(LEAST_GROUP_ROWS, BUFFERED_ROWS // attacks))
 
 
 class _Planner:
-    def __init__(self, store: LogitStore, attacks: Sequence[Attack], options: Options, models: int) -> None:
+    def __init__(self, store: LogitStore, attacks: Sequence[Attack], options: Options, sizes: Sizes) -> None:
         for name, value in (("memory", options.memory), ("threads", options.threads)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; expected at least 1, or None for the default")
+        self.attacks = attacks
         self.names = tuple(attack.name for attack in attacks)
-        first = first_passes(attacks)
-        passes: list[Sequence[Attack | Summary]] = [*first, attacks]
-        self.passes = tuple(readings(store, signals_of(parts), options.source) for parts in passes)
-        self.summaries = sum(map(len, first))
-        self.queries = len(store.info.augmentations)
-        self.models = models
-        self.examples = store.info.examples
+        self.first = first_passes(attacks)
+        summaries = [first for first in itertools.chain(*self.first) if isinstance(first, Summary)]
+        stated = [first.state_bytes(sizes) for first in summaries if first.state_bytes is not None]
+        self.stated, self.unstated = sum(stated), len(summaries) - len(stated)
+        stages: list[Sequence[Attack | FirstPass]] = [*self.first, attacks]
+        self.passes = tuple(readings(store, signals_of(parts), options.source) for parts in stages)
+        self.matrices = [_matrices(parts) for parts in stages]
+        self.sizes = sizes
+        self.noise = _noise(store)
+        self.population = population_points(store)
         self.budget = options.memory if options.memory is not None else default_budget()
         self.asked_threads = options.threads
-        self.grid = self._grid()
+        self.grid = self._grid(store)
 
-    def _grid(self) -> Grid:
-        width = self.models * max(_values(needed) for needed in self.passes) * 8
-        every = [reading for needed in self.passes for reading in needed]
-        source = self.models * max((reading.array.example_bytes for reading in every), default=0)
-        tile = max(1, min(TILE_BYTES // max(1, width), TILE_SOURCE_BYTES // max(1, source)))
-        chunk = max(every, key=lambda reading: reading.array.example_bytes).array.chunk if every else tile
-        if chunk <= tile:
-            tile = period = tile // chunk * chunk
-        else:
-            period = chunk
-            tile = -(-chunk // -(-chunk // tile))
-        return Grid(self.examples, period, tile)
+    def _grid(self, store: LogitStore) -> Grid:
+        """Of the store and the number of models, whatever is read."""
+        arrays, models = signal_arrays(store).values(), self.sizes.models
+        queries, noisy = self.sizes.queries - self.noise, self.sizes.queries
+        most = TILE_BYTES // (models * queries * 8)
+        source = models * max(array.example_bytes for array in arrays)
+        bound = min(TILE_SOURCE_BYTES // source, TILE_NOISY_BYTES // (models * noisy * 8))
+        tile = max(1, min(most, max(bound, most // 4)))
+        return make_grid(self.sizes.examples, tile, [array.chunk for array in arrays])
 
     def plan(self) -> Plan:
         for threads in self._thread_counts():
@@ -260,9 +217,9 @@ class _Planner:
         fewest = self.asked_threads or 1
         least = self._projected(fewest, self.grid.largest)
         raise MemoryBudgetError(
-            f"a budget of {human(self.budget)} is too small for {name_some(self.names)} over {self.models} "
-            f"models with {_count(fewest, 'thread')}; the smallest that works is --memory {least} "
-            f"({human(least)})" + ("; fewer --threads take less" if fewest > 1 else "")
+            f"a budget of {human(self.budget)} is too small for {name_some(self.names)} over "
+            f"{self.sizes.models} models with {_count(fewest, 'thread')}; the smallest that works is "
+            f"--memory {least} ({human(least)})" + ("; fewer --threads take less" if fewest > 1 else "")
         )
 
     def _thread_counts(self) -> Iterator[int]:
@@ -275,51 +232,81 @@ class _Planner:
         if self._projected(threads, self.grid.largest) > self.budget:
             return None
         count = self._preferred_count(threads)
+        chunk = max(self._every, key=lambda read: read.array.example_bytes).array.chunk if self._every else 1
         while True:
-            blocks = _cut(self.grid, count)
+            blocks = cut(self.grid, count, chunk)
             if self._projected(threads, max(stop - start for start, stop in blocks)) <= self.budget:
                 return blocks
             count = max(count + 1, count * 9 // 8)
 
     def _preferred_count(self, threads: int) -> int:
         """As many blocks as Parquet parts, in a multiple of the threads, so that they end together."""
-        rows = self.examples * self.models
+        rows = self.sizes.examples * self.sizes.models
         rounds = max(1, round(rows / (PART_ROWS * threads)))
-        worth = max(rows // MIN_BLOCK_ROWS, self._bytes([(0, self.examples)]) // MIN_BLOCK_BYTES)
+        worth = max(rows // MIN_BLOCK_ROWS, self._bytes([(0, self.sizes.examples)]) // MIN_BLOCK_BYTES)
         return max(1, min(threads * rounds, worth))
 
     def _projected(self, threads: int, block: int) -> int:
         """Peak memory with blocks of that many examples: what every thread holds, and what all share."""
-        passes = [self._thread_bytes(needed, block) for needed in self.passes if needed]
-        per_thread = (
-            max(passes, default=0) + len(self.names) * min(GROUP_ROWS, block * self.models) * ROW_BYTES
-        )
-        shared = self.models * self.examples + 16 * self.examples
+        held = zip(self.passes, self.matrices, strict=True)
+        passes = [self._thread_bytes(needed, matrices, block) for needed, matrices in held]
+        finish = FINISH_COPIES * 8 * self.sizes.examples if any(self.matrices) else 0
+        per_thread = max(*passes, finish) + self._parquet_bytes(block)
+        shared = self.sizes.models * (self.sizes.examples + 8 * self.population) + 16 * self.sizes.examples
         return BASE_BYTES + shared + self._state_bytes(threads) + threads * per_thread
 
     def _state_bytes(self, threads: int) -> int:
         """What the folds of the first passes hold: a run of tiles per thread, and those done between them."""
-        depth = self.grid.index(self.examples).bit_length()
-        state = self.models * (2 * self.queries + STATE_VALUES) * 8
-        return self.summaries * state * 2 * depth * (2 * threads + 1)
+        depth = self.grid.tiles_in_all.bit_length()
+        state = self.sizes.models * (2 * self.sizes.queries + STATE_VALUES) * 8
+        return self.stated + self.unstated * state * 2 * depth * (2 * threads + 1)
 
-    def _thread_bytes(self, needed: Sequence[Reading], block: int) -> int:
-        values = _values(needed)
-        raw = max(reading.array.chunk * reading.array.example_bytes for reading in needed)
-        tile = self.models * self.grid.largest * (values * TILE_COPIES + len(self.names) + 2) * 8
+    def _thread_bytes(self, needed: Sequence[Reading], matrices: int, block: int) -> int:
+        """What a thread holds of one pass: signals and matrices of a block, arrays of a tile, raw chunks."""
+        if not needed and not matrices:
+            return 0
+        models = self.sizes.models
+        values = sum(reading.bytes for reading in needed) + matrices * _MATRIX_BYTES
+        arrays = sum(map(self._tile_arrays, needed)) + matrices + len(self.names) + 2
+        raw = max((reading.array.chunk * reading.array.example_bytes for reading in needed), default=0)
         # the slice handed to the kernel, and the inner chunk it is cut from
-        return self.models * block * _value_bytes(needed) + tile + 2 * raw + KERNEL_BYTES
+        return models * block * values + models * self.grid.largest * arrays * 8 + 2 * raw + KERNEL_BYTES
+
+    def _tile_arrays(self, reading: Reading) -> int:
+        """Float64 values per model and example that attacks on these signals hold, all at once."""
+        limited = any(attack.kind == "power" for attack in self.attacks)
+        total = 0
+        for signal in reading.signals:
+            values = reading.values(signal)
+            noise = self.noise if values == self.sizes.queries else 0
+            if signal.per == "class":
+                total += CLASS_COPIES * values
+            else:
+                total += TILE_COPIES * (values - noise) * (1 + limited) + NOISE_COPIES * noise
+        return total
+
+    def _parquet_bytes(self, block: int) -> int:
+        """What the row groups that a thread fills take, and the one that it is writing."""
+        count = len(self.attacks)
+        rows = min(max(group_rows(count), self.grid.largest * self.sizes.models), block * self.sizes.models)
+        shared = {attack.minimum for attack in self.attacks if attack.kind != "pairs"}
+        own = len(shared) + sum(attack.kind == "pairs" for attack in self.attacks)
+        return rows * (count * SCORE_BYTES + own * ID_BYTES + COLUMN_BYTES)
+
+    @property
+    def _every(self) -> list[Reading]:
+        return [reading for needed in self.passes for reading in needed]
 
     def _bytes(self, blocks: Sequence[tuple[int, int]]) -> int:
-        every = [reading for needed in self.passes for reading in needed]
-        return sum(bytes_read(reading.array, blocks) for reading in every) * self.models
+        return sum(bytes_read(reading.array, blocks) for reading in self._every) * self.sizes.models
 
     def _state(self, threads: int, blocks: tuple[tuple[int, int], ...]) -> Plan:
-        to_read, once = self._bytes(blocks), self._bytes([(0, self.examples)])
+        to_read, once = self._bytes(blocks), self._bytes([(0, self.sizes.examples)])
+        kept = sum(isinstance(first, PerTarget) for first in itertools.chain(*self.first))
         return Plan(
             attacks=self.names,
             passes=self.passes,
-            models=self.models,
+            models=self.sizes.models,
             grid=self.grid,
             blocks=blocks,
             threads=threads,
@@ -327,42 +314,22 @@ class _Planner:
             projected=self._projected(threads, max(stop - start for start, stop in blocks)),
             bytes_to_read=to_read,
             bytes_reread=to_read - once,
+            scratch=kept * self.sizes.models * self.sizes.examples * _MATRIX_BYTES,
         )
 
 
-def _values(readings: Sequence[Reading]) -> int:
-    """Signal values per model and example."""
-    return sum(reading.augmentations * len(reading.signals) for reading in readings)
+def _matrices(parts: Sequence[Attack | FirstPass]) -> int:
+    """How many matrices of `PerTarget` passes the parts of one pass write and read."""
+    written = sum(isinstance(part, PerTarget) for part in parts)
+    asked = (part.summaries if isinstance(part, Attack) else part.requires for part in parts)
+    return written + len({first.key for some in asked for first in some if isinstance(first, PerTarget)})
 
 
-def _value_bytes(readings: Sequence[Reading]) -> int:
-    """Bytes of these values."""
-    return sum(
-        reading.augmentations * np.dtype(signal.dtype).itemsize
-        for reading in readings
-        for signal in reading.signals
-    )
-
-
-def bytes_read(array: ArraySpec, blocks: Sequence[tuple[int, int]]) -> int:
-    """What reading these runs of examples of one model costs: whole inner chunks, padding left out."""
-    chunk, examples = array.chunk, array.examples
-    covered = sum(min(-(-stop // chunk) * chunk, examples) - start // chunk * chunk for start, stop in blocks)
-    return covered * array.example_bytes
-
-
-def _cut(grid: Grid, count: int) -> tuple[tuple[int, int], ...]:
-    """About `count` even blocks, cut where inner chunks are if that moves a cut by an eighth of a block."""
-    size = grid.examples / count
-    bounds = {0, grid.examples}
-    for index in range(1, count):
-        even = size * index
-        aligned = round(even / grid.period) * grid.period
-        bounds.add(
-            aligned if 0 < aligned < grid.examples and abs(aligned - even) <= size / 8 else grid.round(even)
-        )
-    ordered = sorted(bounds)
-    return tuple(itertools.pairwise(ordered))
+def _noise(store: LogitStore) -> int:
+    """How many of the queries are the example with noise; 0 if they all are."""
+    names = store.info.augmentations
+    noise = sum(map(is_noise, names))
+    return noise if noise < len(names) else 0
 
 
 def _cores() -> int:

@@ -17,7 +17,7 @@ class Bar:
         from tqdm import tqdm
 
         self.bytes = 0
-        self._done, self._blocks = 0, blocks
+        self._done, self._blocks, self._targets = 0, blocks, 0
         self._bar = tqdm(
             desc=name_some(attacks, 3),
             total=total,
@@ -44,3 +44,11 @@ class Bar:
         with self._bar.get_lock():
             self._done += 1
             self._bar.set_postfix_str(f"{self._done} of {self._blocks} blocks done")
+
+    def finish_target(self) -> None:
+        """Counts a target finished, between two passes over the blocks, when nothing is read."""
+        with self._bar.get_lock():
+            self._targets += 1
+            self._bar.set_postfix_str(
+                f"{self._done} of {self._blocks} blocks done, {self._targets} targets finished"
+            )

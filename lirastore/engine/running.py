@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,31 +16,35 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore import results
-from lirastore.engine.blocks import Job, Scoring, Watch, score_block, summarise_block
+from lirastore.attacks import PerTarget, Summary
+from lirastore.attacks.power import is_power_name
+from lirastore.engine.blocks import Job, Scoring, Watch, score_block
 from lirastore.engine.checks import membership_warnings, merge_extremes, scored_examples, signal_warnings
-from lirastore.engine.folding import Fold
+from lirastore.engine.facts import facts_of
+from lirastore.engine.firstpass import Stage
 from lirastore.engine.heartbeat import Heartbeat
+from lirastore.engine.matrix import MatrixFile
 from lirastore.engine.parts import Part, find_part
-from lirastore.engine.planning import (
-    Options,
-    Plan,
-    Reading,
-    bytes_read,
-    first_passes,
-    plan,
-    readings,
-    signals_of,
-)
+from lirastore.engine.planning import Options, Plan, make_plan
 from lirastore.engine.progress import Bar
+from lirastore.engine.reading import Reading, bytes_read, first_passes, readings, signals_of
 from lirastore.engine.snapshot import Snapshot, identity, run_id, up_to_date
-from lirastore.errors import InputError, LirastoreError, MissingData, ResultError, name_some
+from lirastore.errors import (
+    AttackError,
+    InputError,
+    LirastoreError,
+    MissingData,
+    MissingDependency,
+    ResultError,
+    name_some,
+)
 from lirastore.results import Result
 from lirastore.store.fsio import fsync_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lirastore.attacks import Attack, Summary
+    from lirastore.attacks import Attack, Facts, FirstPass
     from lirastore.store import LogitStore
 
 __all__ = ["feasible", "run"]
@@ -59,6 +64,7 @@ def run(store: LogitStore, attacks: Sequence[Attack], options: Options | None = 
 
     Raises:
         MissingData: no committed model, a signal that the store cannot give, examples with too few models.
+        MissingDependency: an attack is made with a package that is not installed.
         MemoryBudgetError: not even the smallest block fits `options.memory`.
         DamagedStore: committed data is absent, fails its checksum, or is NaN or infinite.
         ModelNotCommitted, ResultError: a model was withdrawn, or parts were removed, while it ran.
@@ -68,6 +74,8 @@ def run(store: LogitStore, attacks: Sequence[Attack], options: Options | None = 
     options = options or Options()
     _check_names(attacks)
     snapshot = Snapshot.take(store, options)
+    facts = _facts(store, snapshot, options)
+    attacks = [attack.on(facts) for attack in attacks]
     done = {attack.name: results.find(store.lira, attack.name) for attack in attacks}
     fresh = [identity(attack, snapshot, options) for attack in attacks]
     todo = [
@@ -77,7 +85,9 @@ def run(store: LogitStore, attacks: Sequence[Attack], options: Options | None = 
     ]
     _say_kept([attack.name for attack in attacks if attack not in todo], options)
     if todo:
-        done |= {result.attack: result for result in _Run(store, snapshot, todo, options, done).execute()}
+        run = _Run(store, snapshot, facts, todo, options, done)
+        run.say_replaced()
+        done |= {result.attack: result for result in run.execute()}
     return [result for result in done.values() if result is not None]
 
 
@@ -86,25 +96,41 @@ def feasible(
 ) -> tuple[list[Attack], dict[str, LirastoreError]]:
     """Which of the attacks can run with `options`, and for the others, by name, why not.
 
-    Looks at metadata and membership only, and finds there every MissingData that `run` would raise.
+    Looks at metadata and membership only, and finds there every MissingData and MissingDependency that `run`
+    would raise.
     """
     options = options or Options()
     snapshot = Snapshot.take(store, options)
+    facts = _facts(store, snapshot, options)
     able: list[Attack] = []
     refused: dict[str, LirastoreError] = {}
     for attack in attacks:
         try:
-            passes: list[Sequence[Attack | Summary]] = [*first_passes([attack]), [attack]]
-            for parts in passes:
-                readings(store, signals_of(parts), options.source)
-            _scored(attack, snapshot, options)
+            _check_feasible(store, attack.on(facts), snapshot, options)
             able.append(attack)
-        except MissingData as error:
+        except (MissingData, MissingDependency) as error:
             refused[attack.name] = error
     return able, refused
 
 
+def _facts(store: LogitStore, snapshot: Snapshot, options: Options) -> Facts:
+    return facts_of(store, snapshot.models, snapshot.labels, options.seed)
+
+
+def _check_feasible(store: LogitStore, attack: Attack, snapshot: Snapshot, options: Options) -> None:
+    passes: list[Sequence[Attack | FirstPass]] = [*first_passes([attack]), [attack]]
+    for parts in passes:
+        readings(store, signals_of(parts), options.source)
+    _scored(attack, snapshot, options)
+
+
 def _check_names(attacks: Sequence[Attack]) -> None:
+    for attack in attacks:
+        if attack.kind != "power" and is_power_name(attack.name):
+            raise AttackError(
+                f"attack name {attack.name!r}: names that end like __k8_q2 are of attacks with limited "
+                "shadow models (--models, --queries); choose another name"
+            )
     names = [attack.name for attack in attacks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -141,6 +167,7 @@ class _Run:
         self,
         store: LogitStore,
         snapshot: Snapshot,
+        facts: Facts,
         attacks: Sequence[Attack],
         options: Options,
         current: Mapping[str, Result | None],
@@ -150,7 +177,7 @@ class _Run:
         self.store = store
         self.current = current
         self.snapshot = snapshot
-        self.plan: Plan = plan(store, attacks, options, models=len(snapshot.models))
+        self.plan: Plan = make_plan(store, attacks, options, facts.sizes)
         self.identities = {attack.name: identity(attack, snapshot, options) for attack in attacks}
         self.scorings = [
             Scoring(attack, _scored(attack, snapshot, options), self._run_id(attack), store.lira)
@@ -173,6 +200,17 @@ class _Run:
         before = self.current[attack.name] if self.options.force else None
         return run_id(attack, self.identities[attack.name], self.plan, before.run if before else None)
 
+    def say_replaced(self) -> None:
+        """Names the results of other numerics that this run is going to replace."""
+        for name, new in self.identities.items():
+            before = self.current[name]
+            changed = [] if before is None else _differences(before, new)
+            if changed:
+                print(
+                    f"{name}: replaces the result with {' and '.join(changed)}; another --name keeps both",
+                    file=sys.stderr,
+                )
+
     def execute(self) -> list[Result]:
         """Computes what is missing of every run, then publishes the documents."""
         _say(str(self.plan), self.options)
@@ -184,14 +222,17 @@ class _Run:
     def _compute_missing(self) -> None:
         pending = self._pending()
         first = first_passes(scoring.attack for _, missing in pending for scoring in missing)
-        total = sum(self._bytes(self._needed(summaries), self.plan.blocks) for summaries in first)
+        total = sum(self._bytes(self._needed(stage), self.plan.blocks) for stage in first)
         total += sum(self._bytes(self._needed(_attacks(missing)), [span]) for span, missing in pending)
         blocks = len(first) * len(self.plan.blocks) + len(pending)
-        with Bar(self.plan.attacks, total, blocks, visible=self.options.progress) as bar:
-            watch = Watch(bar.advance, bar.finish_block)
+        with (
+            Bar(self.plan.attacks, total, blocks, visible=self.options.progress) as bar,
+            ExitStack() as matrices,
+        ):
+            watch = Watch(bar.advance, bar.finish_block, bar.finish_target)
             known: dict[str, Any] = {}
-            for summaries in first:
-                known |= self._summarise(summaries, known, watch)
+            for stage in first:
+                known |= self._look(stage, known, watch, matrices)
             self._score(pending, known, watch)
         self.bytes_read = bar.bytes
 
@@ -222,25 +263,31 @@ class _Run:
         self.parts[scoring.attack.name, first] = part
         return True
 
-    def _needed(self, parts: Iterable[Attack | Summary]) -> tuple[Reading, ...]:
+    def _needed(self, parts: Iterable[Attack | FirstPass]) -> tuple[Reading, ...]:
         return readings(self.store, signals_of(parts), self.options.source)
 
     def _bytes(self, needed: Iterable[Reading], blocks: Sequence[Span]) -> int:
         return sum(bytes_read(reading.array, blocks) for reading in needed) * len(self.snapshot.models)
 
-    def _summarise(
-        self, summaries: Sequence[Summary], known: Mapping[str, Any], watch: Watch
+    def _look(
+        self, passes: Sequence[FirstPass], known: Mapping[str, Any], watch: Watch, matrices: ExitStack
     ) -> dict[str, Any]:
-        """A first pass: the values of some summaries, by key."""
-        needed = self._needed(summaries)
-        fold: Fold[list[Any]] = Fold(functools.partial(_combine, summaries))
-        tasks = [
-            functools.partial(summarise_block, self.job, needed, known, watch, summaries, fold, span)
-            for span in self.plan.blocks
-        ]
-        self._compute(tasks, watch)
-        states = zip(summaries, fold.result(), strict=True)
-        return {summary.key: summary.finalise(state) for summary, state in states}
+        """One pass over the store for the first passes of a stage: their values, by key."""
+        folder, shape = results.results_folder(self.store.lira), self.snapshot.member.shape
+        per_target = tuple(first for first in passes if isinstance(first, PerTarget))
+        stage = Stage(
+            job=self.job,
+            summaries=tuple(first for first in passes if isinstance(first, Summary)),
+            per_target=per_target,
+            readings=self._needed(passes),
+            known=dict(known),
+            matrices={first.key: matrices.enter_context(MatrixFile(folder, *shape)) for first in per_target},
+            watch=watch,
+        )
+        self._compute([functools.partial(stage.take, span) for span in self.plan.blocks], watch)
+        if per_target:
+            self._compute([functools.partial(stage.finish_target, row) for row in range(shape[0])], watch)
+        return stage.values()
 
     def _score(
         self, pending: Sequence[tuple[Span, list[Scoring]]], known: Mapping[str, Any], watch: Watch
@@ -319,9 +366,12 @@ class _Run:
             )
 
 
-def _combine(summaries: Sequence[Summary], earlier: list[Any], later: list[Any]) -> list[Any]:
-    triples = zip(summaries, earlier, later, strict=True)
-    return [summary.combine(before, after) for summary, before, after in triples]
+def _differences(before: Result, new: Mapping[str, Any]) -> list[str]:
+    """What the result before was computed with, where this run would do otherwise."""
+    changed = [] if before.preset == new["preset"] else [f"preset {before.preset}"]
+    if before.equal_counts != new["equal_counts"]:
+        changed.append("equal counts" if before.equal_counts else "all shadow models")
+    return changed
 
 
 def _attacks(scorings: Iterable[Scoring]) -> list[Attack]:

@@ -94,7 +94,7 @@ def identity(attack: Attack, snapshot: Snapshot, options: Options) -> dict[str, 
         "parameters": json.loads(json.dumps(dict(attack.parameters))),
         "preset": str(attack.parameters.get("preset", options.preset)),
         "set_digest": snapshot.set_digest,
-        "equal_counts": options.equal_counts,
+        "equal_counts": options.equal_counts or attack.kind == "power",
         "seed": options.seed,
         "options": {"source": options.source, "skip_unattackable": options.skip_unattackable},
         "library_version": __version__,
@@ -129,6 +129,6 @@ def run_id(attack: Attack, identity: Mapping[str, Any], plan: Plan, replaces: st
     if not attack.described:
         return secrets.token_hex(10)
     versions = {"numpy": np.__version__, "pyarrow": pyarrow.__version__}
-    cuts = {"blocks": plan.blocks, "period": plan.grid.period, "tile": plan.grid.tile}
+    cuts = {"blocks": plan.blocks, "periods": plan.grid.periods, "tile": plan.grid.tile}
     document = {**identity, **versions, **cuts, "replaces": replaces}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:20]

@@ -44,8 +44,8 @@ def make_partly(path: Path, shape: Shape, *, models: int, seed: int = 0, **plan:
     return made
 
 
-def fill(made: LogitStore, model: int, seed: int = 0) -> None:
-    """Commits random logits for one model."""
+def fill(made: LogitStore, model: int, seed: int = 0, population: np.ndarray[Any, Any] | None = None) -> None:
+    """Commits random logits for one model, and `population` (Z,), φ of its points, if there are any."""
     rng = np.random.default_rng([seed, model])
     labels, member = made.labels(), made.membership([model])[0]
     shape = (made.info.examples, len(made.info.augmentations), made.info.classes)
@@ -55,6 +55,8 @@ def fill(made: LogitStore, model: int, seed: int = 0) -> None:
         for start in range(0, len(labels), 4096):
             stop = min(start + 4096, len(labels))
             writer.write(logits[start:stop], examples=slice(start, stop))
+        if population is not None:
+            writer.write_population(population)
 
 
 def table(made: LogitStore, result: Result) -> dict[str, np.ndarray[Any, Any]]:
@@ -99,15 +101,18 @@ def _log_normal(x: np.ndarray[Any, Any], sample: np.ndarray[Any, Any]) -> np.nda
     return -0.5 * ((x - sample.mean(axis=0)) / deviation) ** 2 - np.log(deviation)
 
 
-def make_signal_only(path: Path, models: int = 6, examples: int = 50) -> LogitStore:
-    """A store without logits."""
+def make_signal_only(
+    path: Path, models: int = 6, examples: int = 50, signals: tuple[str, ...] = ()
+) -> LogitStore:
+    """A store without logits, in which all other `signals` are equal to φ."""
     drawn = subsets.draw("balanced", models=models, examples=examples, seed=0)
     labels = np.zeros(examples, np.int64)
-    made = store.create(path, labels=labels, membership=drawn, augmentations=1, classes=None)
+    made = store.create(path, labels=labels, membership=drawn, augmentations=1, classes=None, signals=signals)
     for model in range(models):
         values = np.random.default_rng(model).standard_normal((examples, 1)).astype(np.float32)
         with made.writer(model) as writer:
-            writer.write(examples=slice(0, examples), scaled_logit=values + drawn[model][:, None])
+            phi = values + drawn[model][:, None]
+            writer.write(examples=slice(0, examples), scaled_logit=phi, **dict.fromkeys(signals, phi))
     return made
 
 
@@ -118,8 +123,8 @@ def age_runs(made: LogitStore, seconds: float = 3600.0) -> None:
         os.utime(path, (then, then))
 
 
-def least_budget(made: LogitStore, attack: str, **options: Any) -> int:
+def least_budget(made: LogitStore, attack: str | attacks.Attack, **options: Any) -> int:
     """The smallest memory budget that works, as the error names it."""
     with pytest.raises(MemoryBudgetError, match="--memory") as caught:
-        engine.plan(made, [attacks.named(attack)], engine.Options(memory=1, **options))
+        engine.plan(made, [attacks.resolve(attack)], engine.Options(memory=1, **options))
     return int(str(caught.value).partition("--memory ")[2].split()[0])

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lirastore import attacks, engine
-from lirastore.engine.planning import BASE_BYTES, Grid, _cut, bytes_read
+from lirastore.engine.grid import Grid, cut, make_grid
+from lirastore.engine.planning import BASE_BYTES
+from lirastore.engine.reading import bytes_read
 from lirastore.errors import InputError, MemoryBudgetError, MissingData
 from lirastore.store import LogitStore
 
@@ -24,31 +26,38 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LogitStore:
 
 
 grids = st.builds(
-    lambda examples, period, tile: Grid(examples, period, min(tile, period)),
-    st.integers(1, 5000),
-    st.integers(1, 900),
-    st.integers(1, 900),
+    make_grid, st.integers(1, 5000), st.integers(1, 900), st.lists(st.integers(1, 900), max_size=3)
 )
 
 
-@given(grids, st.integers(1, 200))
-def test_blocks_cover_the_examples_and_are_whole_tiles(grid: Grid, count: int) -> None:
-    blocks = _cut(grid, count)
+@given(grids, st.integers(1, 200), st.integers(1, 900))
+def test_blocks_cover_the_examples_and_are_whole_tiles(grid: Grid, count: int, chunk: int) -> None:
+    blocks = cut(grid, count, chunk)
     assert [start for start, _ in blocks] == [0, *(stop for _, stop in blocks[:-1])]
     assert blocks[-1][1] == grid.examples
     tiles = list(grid.tiles(0, grid.examples))
     assert [tile for block in blocks for tile in grid.tiles(*block)] == tiles
-    assert max(stop - start for start, stop in tiles) <= grid.largest
+    assert max(stop - start for start, stop in tiles) == grid.largest
 
 
 @given(grids)
 def test_the_smallest_blocks_are_tiles(grid: Grid) -> None:
-    blocks = _cut(grid, 4 * grid.examples)
+    blocks = cut(grid, 4 * grid.examples)
     assert max(stop - start for start, stop in blocks) <= grid.largest
 
 
+@given(st.integers(1, 5000), st.integers(1, 900), st.lists(st.integers(1, 900), max_size=3))
+def test_tiles_start_anew_with_every_long_chunk(examples: int, tile: int, chunks: list[int]) -> None:
+    grid = make_grid(examples, tile, chunks)
+    starts = [start for start, _ in grid.tiles(0, examples)]
+    assert grid.largest <= tile
+    assert all(set(range(0, examples, chunk)) <= set(starts) for chunk in chunks if chunk > tile)
+    if chunks and max(chunks) <= tile:
+        assert all(start % max(chunks) == 0 for start in starts)
+
+
 def test_large_blocks_end_where_inner_chunks_end() -> None:
-    blocks = _cut(Grid(100_000, 1000, 300), 9)
+    blocks = cut(make_grid(100_000, 300, [1000, 17_000]), 9, 1000)
     assert all(start % 1000 == 0 for start, _ in blocks)
 
 
@@ -146,11 +155,22 @@ def test_feasible_names_what_is_missing(tmp_path: Path) -> None:
     assert "logits" in str(refused["memorization"])
 
 
-def test_tiles_are_counted() -> None:
-    for grid in (Grid(100, 30, 8), Grid(100, 100, 7), Grid(5, 30, 8), Grid(90, 30, 30)):
-        tiles = list(grid.tiles(0, grid.examples))
-        assert [grid.index(start) for start, _ in tiles] == list(range(len(tiles)))
-        assert grid.index(grid.examples) == len(tiles)
+@given(grids)
+def test_tiles_are_counted(grid: Grid) -> None:
+    tiles = list(grid.tiles(0, grid.examples))
+    assert [grid.index(start) for start, _ in tiles] == list(range(len(tiles)))
+    assert grid.index(grid.examples) == len(tiles) == grid.tiles_in_all
+
+
+def test_tiles_hang_on_the_store_and_not_on_what_is_read(tmp_path: Path) -> None:
+    shape = stores.Shape(models=4, examples=6000, queries=4, classes=400)
+    made = stores.make_partly(tmp_path / "a.lira", shape, models=0, signals=("merlin",))
+    names = (["loss"], ["lira_online_fixed", "memorization"], ["ye", "loss", "lira_offline", "watson"])
+    grids = {
+        engine.plan(made, [attacks.named(name) for name in some], engine.Options(), models=4).grid
+        for some in names
+    }
+    assert len(grids) == 1
 
 
 def test_the_models_are_those_of_the_run_that_asks(store: LogitStore) -> None:

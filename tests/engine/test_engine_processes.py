@@ -7,26 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import engine_attacks
 import engine_child
 import engine_stores as stores
 import numpy as np
 import pytest
 
 from lirastore import engine, results
+from lirastore.attacks import Attack
 from lirastore.engine import planning
 from lirastore.store import LogitStore
 
 # 8 models × 300 examples × 2 queries: tiles of 16 examples, blocks of about 32
 SMALL = {"tile_bytes": 8 * 2 * 8 * 16, "part_rows": 256, "threads": 1}
 CHILD = Path(engine_child.__file__)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LogitStore:
-    return stores.make(tmp_path / "a.lira")
 
 
 def start(store: LogitStore, **given: Any) -> subprocess.Popen[str]:
@@ -47,12 +45,14 @@ def part_files(store: LogitStore) -> dict[str, tuple[int, int]]:
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
-def resume(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> results.Result:
+def resume(
+    store: LogitStore, monkeypatch: pytest.MonkeyPatch, attack: Attack | None = None
+) -> results.Result:
     """The same attack in this process, cut the same way."""
     monkeypatch.setattr(planning, "TILE_BYTES", SMALL["tile_bytes"])
     monkeypatch.setattr(planning, "PART_ROWS", SMALL["part_rows"])
     monkeypatch.setattr(planning, "MIN_BLOCK_ROWS", 1)
-    (result,) = engine.run(store, [engine_child.mine()], engine.Options(threads=1))
+    (result,) = engine.run(store, [attack or engine_child.mine()], engine.Options(threads=1))
     return result
 
 
@@ -84,6 +84,22 @@ def test_a_killed_run_resumes(
     assert results.remove_old_runs(store.lira, older_than=0) == []
     assert not list(store.lira.rglob("*.partial"))
     assert results.verify_results(store.lira) == []
+
+
+@pytest.mark.parametrize(
+    "death", [{"kill_after": 5}, {"kill_target": 3}, {"kill_after": 18 + 7}, {"kill_after": 19 + 18}]
+)
+def test_a_run_that_is_killed_in_a_first_pass_by_target_resumes(
+    store: LogitStore, monkeypatch: pytest.MonkeyPatch, death: dict[str, int]
+) -> None:
+    process = start(store, **SMALL, attack="mine_by_target", **death)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    before = part_files(store)
+    assert bool(before) == (death.get("kill_after", 0) > 19)
+    assert {path.name for path in results.results_folder(store.lira).iterdir()} == {"scores"}
+    check(store, resume(store, monkeypatch, engine_child.mine_by_target()))
+    assert before.items() <= part_files(store).items()
 
 
 def test_damaged_parts_of_a_killed_run_are_not_kept(
@@ -208,3 +224,38 @@ def test_memory_stays_within_what_the_plan_projects(large: LogitStore, threads: 
     assert ample["peak"] <= ample["projected"]
     assert ample["blocks"] < found["blocks"]
     assert np.array_equal(stores.matrix(large, results.current(large.lira)[attack]), tight)
+
+
+@pytest.mark.xdist_group("large")
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        (engine_attacks.MATRICES, engine_attacks.shares_by_rank),
+        (engine_attacks.CLASSES, engine_attacks.spreads),
+    ],
+)
+def test_matrices_and_signals_per_class_stay_within_it_too(
+    large: LogitStore, attack: Attack, expected: Callable[[LogitStore], np.ndarray[Any, Any]]
+) -> None:
+    """32 matrices have 123 MB, the logits of 100 classes 192 MB: more than what is left of the budget."""
+    budget = stores.least_budget(large, attack, threads=1) + (8 << 20)
+    assert budget < planning.BASE_BYTES + (100 << 20)
+    options = {"attack": attack.name, "threads": 1, "progress": False, "force": True}
+    found, _ = finish(start(large, **options, memory=budget))
+    assert found["blocks"] > 2
+    assert found["peak"] <= found["projected"] <= budget
+    scores = stores.matrix(large, results.current(large.lira)[attack.name])
+    np.testing.assert_allclose(scores, expected(large), rtol=1e-14)
+
+
+@pytest.mark.xdist_group("wide")
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"attack": "loss,sablayrolles,watson,ye,lira_online,lira_online_fixed,lira_offline,memorization"},
+        {"attack": "lira_online_fixed", "models": [8, 32]},
+    ],
+)
+def test_many_attacks_stay_within_it_too(wide: LogitStore, given: dict[str, Any]) -> None:
+    found, _ = finish(start(wide, **given, threads=2, progress=False, force=True))
+    assert found["peak"] <= found["projected"] < 512 << 20

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import engine_attacks
 import engine_stores as stores
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,11 +31,6 @@ from lirastore.errors import (
 )
 from lirastore.store import LogitStore, create, discard
 from lirastore.store.fsio import entries
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LogitStore:
-    return stores.make(tmp_path / "a.lira")
 
 
 def run(store: LogitStore, *chosen: str | Attack, **options: Any) -> list[results.Result]:
@@ -87,7 +83,7 @@ def test_columns_have_the_types_of_the_contract(store: LogitStore) -> None:
 
 def test_row_groups_hold_whole_examples(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
     small_tiles(monkeypatch, rows=10_000)
-    monkeypatch.setattr("lirastore.engine.parts.GROUP_ROWS", 300)
+    monkeypatch.setattr(planning, "GROUP_ROWS", 300)
     (result,) = run(store, "loss", threads=1)
     footer = pq.read_metadata(result.files(store.lira)[0])
     assert footer.num_row_groups > 3
@@ -197,6 +193,83 @@ def test_memorization_is_a_result_of_examples(store: LogitStore) -> None:
     np.testing.assert_allclose(columns["p_correct_in"], expected)
 
 
+def test_pairs_are_as_many_as_a_tile_has(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_tiles(monkeypatch)
+    (result,) = run(store, engine_attacks.PAIRS)
+    assert result.kind == "pairs"
+    assert result.columns == ("example", "other", "influence")
+    assert result.parts[0].startswith("pairs/nearest/")
+    assert len(result.parts) > 3
+    columns = stores.table(store, result)
+    expected = np.sort([*range(0, 300, 3), *range(0, 300, 6)])
+    assert columns["example"].tolist() == expected.tolist()
+    assert (columns["other"] == expected - 1).all()
+    assert (columns["influence"] == expected / 2).all()
+    assert [str(values.dtype) for values in columns.values()] == ["int64", "int64", "float64"]
+    assert results.verify_results(store.lira) == []
+    assert run(store, Attack("none", lambda block: {"example": np.zeros(0, int)}, kind="pairs"))[0].rows == 0
+
+
+def test_columns_may_not_change_between_tiles(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_tiles(monkeypatch)
+    for other in ({"example": np.zeros(3)}, {"another": np.zeros(3, np.int64)}):
+        said = [{"example": np.arange(2)}, other]
+        attack = Attack("fickle", lambda block, said=said: said[bool(block.start)], kind="pairs")
+        with pytest.raises(AttackError, match="the columns of fickle changed from example int64 to"):
+            run(store, attack)
+    assert nothing_published(store)
+
+
+# --- many at once ------------------------------------------------------------------------------------
+
+
+def test_what_else_runs_does_not_change_a_bit(store: LogitStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither other signals, wider ones, other arrays, nor the number of attacks."""
+    small_tiles(monkeypatch, rows=700)
+    alone = {}
+    for name in ("lira_online_fixed", "lira_offline_fixed", "watson"):
+        (result,) = run(store, name)
+        alone[name] = stores.matrix(store, result)
+    chosen = [
+        engine_attacks.SHARE,
+        engine_attacks.CLASSES,
+        *map(attacks.named, [*alone, "memorization", "ye"]),
+    ]
+    for result in run(store, *chosen, force=True):
+        if result.attack in alone:
+            np.testing.assert_array_equal(stores.matrix(store, result), alone[result.attack])
+
+
+def test_many_attacks_share_the_columns_that_are_equal_and_flush_earlier(
+    store: LogitStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_tiles(monkeypatch, rows=10_000)
+    for constant, value in (("GROUP_ROWS", 1000), ("BUFFERED_ROWS", 2000), ("LEAST_GROUP_ROWS", 300)):
+        monkeypatch.setattr(planning, constant, value)
+    names = ["loss", "watson", "ye", "lira_online", "lira_offline", "sablayrolles", "lira_online_fixed"]
+    groups = {}
+    for count in (1, 4, 7):
+        found = run(store, *names[:count], force=True, threads=1)
+        footer = pq.read_metadata(found[0].files(store.lira)[0])
+        groups[count] = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+    tile = 16 * 8
+    assert groups == {
+        1: [7 * tile, 7 * tile, 2400 - 14 * tile],
+        4: [3 * tile] * 5 + [2400 - 15 * tile],
+        7: [2 * tile] * 9 + [2400 - 18 * tile],
+    }
+    plans = [
+        engine.plan(store, [attacks.named(name) for name in names[:n]], engine.Options()) for n in (6, 7)
+    ]
+    assert 0 < plans[1].projected - plans[0].projected < 2 * 64 * 2400
+
+
+def test_limits_are_named_after_and_nothing_else_is(store: LogitStore) -> None:
+    mine = Attack("mine__k4_q1", lambda block: block.signal()[:, :, 0])
+    with pytest.raises(AttackError, match=r"mine__k4_q1.*choose another name"):
+        run(store, mine)
+
+
 # --- up to date, forced, stale -----------------------------------------------------------------------
 
 
@@ -245,6 +318,23 @@ def test_what_is_going_to_happen_is_said(store: LogitStore, capsys: pytest.Captu
         assert part in line
     run(store, "loss", force=True, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_another_preset_or_other_counts_are_said_to_be_replaced(
+    store: LogitStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(name: str, **options: Any) -> str:
+        attack = attacks.named(name, preset=options.get("preset", "paper"))
+        engine.run(store, [attack], engine.Options(progress=False, **options))
+        return capsys.readouterr().err
+
+    assert said("lira_online") == ""
+    line = said("lira_online", preset="carlini-code")
+    assert line == "lira_online: replaces the result with preset paper; another --name keeps both\n"
+    assert said("lira_online", preset="carlini-code", force=True) == ""
+    assert "with preset carlini-code and all shadow models;" in said("lira_online", equal_counts=True)
+    assert "with equal counts;" in said("lira_online")
+    assert said("lira_online", seed=1) == ""
 
 
 def test_force_computes_again_in_a_run_of_its_own(store: LogitStore) -> None:
@@ -390,11 +480,27 @@ def test_malformed_attacks_are_named(
         ({}, "expected columns"),
         ({"a": np.zeros(2)}, "shape"),
         ({"a": "x"}, "dtype"),
+        ({"a": np.zeros(300), "b": np.full(300, np.nan)}, "NaN or infinity in column 'b'"),
     ],
 )
 def test_malformed_example_columns_are_named(store: LogitStore, columns: object, message: str) -> None:
     with pytest.raises(AttackError, match=message):
         run(store, Attack("mine", lambda block: columns, kind="examples"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ([1.0], "of kind 'pairs' returned list; expected columns"),
+        ({"a": np.zeros(2), "b": np.zeros(3)}, r"'b' of shape \(3,\).*expected numbers of shape \(2,\)"),
+        ({"a": np.float64(1)}, r"shape \(\)"),
+        ({"a": np.array(["x"])}, "dtype"),
+        ({"a": np.array([np.inf])}, "NaN or infinity"),
+    ],
+)
+def test_malformed_pairs_are_named(store: LogitStore, columns: object, message: str) -> None:
+    with pytest.raises(AttackError, match=message):
+        run(store, Attack("mine", lambda block: columns, kind="pairs"))
 
 
 def test_errors_of_the_library_pass_through(store: LogitStore) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sql_stores import make_store, put_memorization, put_scores
+from sql_stores import make_store, put_memorization, put_power, put_scores
 
 MODELS, EXAMPLES = 8, 300
 
@@ -25,7 +25,7 @@ def empty(tmp_path_factory, members):
 
 @pytest.fixture(scope="session")
 def attacked(tmp_path_factory, members):
-    """Two attacks, one of them full of ties, and memorization. Tests do not change this store."""
+    """Two attacks, one full of ties, one also with few models, and memorization. Tests do not change it."""
     rng = np.random.default_rng(8)
     metadata = {
         0: {"train_accuracy": 0.75, "test_accuracy": "high", "seed": 41, "source_id": 17, "epochs": [1, 2]}
@@ -35,5 +35,6 @@ def attacked(tmp_path_factory, members):
     put_scores(
         store, "beta", 100 + rng.normal(size=members.shape) + 2 * members, preset="carlini-code", seed=5
     )
+    put_power(store, "beta", 4, 1, rng.normal(size=members.shape) + members)
     put_memorization(store, np.linspace(0, 1, EXAMPLES), np.linspace(0, 0.5, EXAMPLES))
     return store

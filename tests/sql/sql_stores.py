@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lirastore import results, store
+from lirastore import evaluation, results, store
 
 SCORES = ("model", "example", "score", "member")
 
@@ -39,6 +39,19 @@ def put_scores(made, attack, scores, *, examples_per_part=50, keep=None, **docum
 
     keep (K, E) bool: which of them there are.
     """
+    parts = score_parts(made, scores, examples_per_part, keep)
+    return publish(made, attack, "scores", SCORES, parts, **document)
+
+
+def put_power(made, attack, models, queries, scores, *, examples_per_part=50, **document):
+    """Likewise as the result of `attack` with so many shadow models and queries."""
+    limits = {"attack": attack, "models": models, "queries": queries}
+    parts = score_parts(made, scores, examples_per_part)
+    name = f"{attack}__k{models}_q{queries}"
+    return publish(made, name, "power", SCORES, parts, parameters=limits, **document)
+
+
+def score_parts(made, scores, examples_per_part, keep=None):
     models = made.committed()
     member = made.membership(models)
     scores = np.broadcast_to(np.asarray(scores, dtype=np.float64), member.shape)
@@ -51,7 +64,7 @@ def put_scores(made, attack, scores, *, examples_per_part=50, keep=None, **docum
         parts[first] = pa.table(
             dict(zip(SCORES, (models[model], where[1], scores[where], member[where]), strict=True))
         )
-    return publish(made, attack, "scores", SCORES, parts, **document)
+    return parts
 
 
 def put_memorization(made, p_in, p_out):
@@ -59,6 +72,21 @@ def put_memorization(made, p_in, p_out):
     values = (np.arange(len(p_in)), np.asarray(p_in), np.asarray(p_out), np.subtract(p_in, p_out))
     table = pa.table(dict(zip(columns, values, strict=True)))
     return publish(made, "memorization", "examples", columns, {0: table})
+
+
+def put_influence(made, rows):
+    """rows: (example, other, influence)."""
+    columns = ("example", "other", "influence")
+    table = pa.table(dict(zip(columns, map(np.array, zip(*rows, strict=True)), strict=True)))
+    return publish(made, "influence", "pairs", columns, {0: table})
+
+
+def put_evaluation(made, result, **intervals):
+    """Stores an evaluation of a result, with these intervals (lo, hi) or None by metric."""
+    evaluation.write(
+        made.lira,
+        evaluation.Evaluation(result.attack, result.run, 1000, 0, 0.5, {"intervals": intervals}),
+    )
 
 
 def publish(made, attack, kind, columns: Sequence[str], parts: Mapping[int, pa.Table], **document):

@@ -425,7 +425,7 @@ def test_streaming_takes_bounded_memory(attacked):
     ("sql", "says"),
     [
         ("metrcs", ["metrcs", "metrics_by_model", "tpr_at_fpr(fpr)"]),
-        ("from nothing", ["nothing", "There are the views attacks, examples"]),
+        ("from nothing", ["nothing", "There are the views ablation_table, attacks"]),
         ("from tpr_at(0.1)", ["tpr_at", "macro"]),
         ("select auk from metrics", ["auk", "auc"]),
         ("selec 1", ["syntax error", "selec"]),

@@ -181,6 +181,18 @@ def test_a_rate_that_the_counts_meet_exactly_counts(connection):
         assert row[0] == (n // 1000 + 1) / n and row[1] is not None
 
 
+def test_every_metric_has_its_own_bootstrap_columns(connection):
+    put(connection, it=samples("ties"), other=samples("plain"))
+    metrics = ("auc", "balanced_accuracy", *catalog.OPERATING_POINTS)
+    values = ", ".join(f"('it', '{name}', {n}, {n + 0.5})" for n, name in enumerate(metrics))
+    connection.execute(f"insert into stored.intervals values {values}")
+    it, other = records(connection, "from metrics order by attack")
+    connection.execute("truncate stored.intervals")
+    for n, name in enumerate(metrics):
+        assert (it[f"{name}_boot_lo"], it[f"{name}_boot_hi"]) == (n, n + 0.5)
+        assert other[f"{name}_boot_lo"] is None and other[f"{name}_boot_hi"] is None
+
+
 def test_decimal_and_double_rates_are_the_same(connection):
     put(connection, it=samples("ties"))
     for level in ("0.001", "0.1", "0.05", "0.3"):
@@ -217,10 +229,10 @@ def test_operating_points_are_the_same_everywhere(connection, kind):
     put(connection, it=samples(kind, 30_000), other=samples("plain", 500))
     points = catalog.OPERATING_POINTS
     assert points == naive.NAMED | {"tpr_at_0fp": 0}
-    for view in ("metrics", "metrics_by_model"):
+    for view, ends in (("metrics", ("_boot_lo", "_boot_hi")), ("metrics_by_model", ())):
         columns = records(connection, f"describe {view}")
         named = [row["column_name"] for row in columns if row["column_name"].startswith("tpr")]
-        assert named == [f"{column}{end}" for column in points for end in ("", "_lo", "_hi")]
+        assert named == [f"{column}{end}" for column in points for end in ("", "_lo", "_hi", *ends)]
     for column, level in points.items():
         tpr, low = fetch(connection, f"select {column}, {column}_lo from metrics where attack = 'it'")
         exact = fetch(connection, f"select tpr, tpr_lo from tpr_at_fpr({level}) where attack = 'it'")
@@ -241,7 +253,7 @@ def test_no_threshold_qualifies(connection):
 def test_only_members_or_only_others(connection, everybody):
     model, score, _ = samples("plain", 50)
     put(connection, it=(model, score, np.full(50, everybody)))
-    (row,) = records(connection, "select * exclude (attack, targets, examples) from metrics")
+    (row,) = records(connection, "select * exclude (attack, preset, targets, examples) from metrics")
     assert set(row.values()) == {None}
     assert connection.execute("from roc").fetchall() == []
     assert connection.execute("from roc_exact('it')").fetchall() == []

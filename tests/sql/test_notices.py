@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sql_stores import make_store, put_scores, write_model
+from sql_stores import make_store, put_evaluation, put_influence, put_power, put_scores, write_model
 
 from lirastore import catalog
 
@@ -152,3 +152,38 @@ def test_the_warning_agrees_with_the_bounds(store):
     assert rows == [("fresh", False), ("old", True)]
     (line,) = about(warnings(store, "tpr_at_fpr(0.00075)"), "FPR")
     assert line.endswith("1,200 non-members resolve: TPRs at it have no interval (old)")
+
+
+def test_few_models(tmp_path):
+    members = np.arange(4 * 400).reshape(4, 400) % 2 == 0
+    made = make_store(tmp_path / "s.lira", members, committed=range(3))
+    scores = np.random.default_rng(0).normal(size=(3, 400))
+    put_power(made, "one", 2, 1, scores)
+    put_evaluation(made, put_power(made, "other", 2, 1, scores), auc=(0.4, 0.6))
+    said = warnings(made, "power")
+    assert about(said, "0.1% FPR is finer than 600 non-members resolve")[0].endswith(
+        "(one__k2_q1, other__k2_q1)"
+    )
+    assert about(said, "no bootstrap intervals of one__k2_q1 have") and not about(said, "out of date")
+    write_model(made, 3)
+    (line,) = about(warnings(made, "from power where attack = 'one'"), "out of date")
+    assert line.startswith("one__k2_q1 is out of date") and "attack STORE one --models …`" in line
+    assert about(warnings(made, "metrics"), "no attack has run yet")
+    assert not about(warnings(made, "select auc from power"), "FPR")
+
+
+def test_intervals_that_have_not_been_computed(store, tmp_path):
+    (line,) = about(warnings(store, "select auc_boot_lo from metrics"), "bootstrap")
+    assert line.startswith("no bootstrap intervals of fresh, old have") and "attack STORE fresh`" in line
+    for sql in ("select auc from metrics", "metrics_by_model", "select tpr_at_1pct_lo from metrics"):
+        assert not about(warnings(store, sql), "bootstrap")
+    made = make_store(tmp_path / "s.lira", np.arange(8).reshape(2, 4) % 2 == 0)
+    put_evaluation(made, put_scores(made, "one", np.zeros((2, 4))), auc=None)
+    assert not about(warnings(made, "metrics"), "bootstrap")
+
+
+def test_influence(store, tmp_path):
+    assert about(warnings(store, "influence"), "STORE influence`")
+    made = make_store(tmp_path / "s.lira", np.arange(8).reshape(2, 4) % 2 == 0)
+    put_influence(made, [(0, 1, 0.5)])
+    assert warnings(made, "influence") == []

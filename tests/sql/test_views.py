@@ -9,22 +9,33 @@ from datetime import UTC, datetime, timedelta
 import duckdb
 import numpy as np
 import pytest
-from sql_stores import make_store, put_memorization, put_scores, write_model
+from sql_stores import (
+    make_store,
+    put_evaluation,
+    put_influence,
+    put_memorization,
+    put_power,
+    put_scores,
+    write_model,
+)
+from test_evaluation_views import COLUMNS as EVALUATION_COLUMNS
 
-from lirastore import catalog, store
+from lirastore import catalog, results, store
 from lirastore.errors import ResultError
 
-RATES = [
-    f"{name}{end}"
-    for name in (
-        "tpr_at_10pct",
-        "tpr_at_1pct",
-        "tpr_at_0_1pct",
-        "tpr_at_0_01pct",
-        "tpr_at_0_001pct",
-        "tpr_at_0fp",
-    )
-    for end in ("", "_lo", "_hi")
+POINTS = (
+    "tpr_at_10pct",
+    "tpr_at_1pct",
+    "tpr_at_0_1pct",
+    "tpr_at_0_01pct",
+    "tpr_at_0_001pct",
+    "tpr_at_0fp",
+)
+BOOT = ("_boot_lo", "_boot_hi")
+RATES = [f"{name}{end}" for name in POINTS for end in ("", "_lo", "_hi")]
+METRICS = [
+    *(f"{name}{end}" for name in ("auc", "balanced_accuracy") for end in ("", *BOOT)),
+    *(f"{name}{end}" for name in POINTS for end in ("", "_lo", "_hi", *BOOT)),
 ]
 EXPOSURE = ["example", "label", "attack", "mean_score_in", "mean_score_out", "detected"]
 COLUMNS = {
@@ -34,8 +45,10 @@ COLUMNS = {
     "membership": ["model", "example", "member"],
     "scores": ["attack", "model", "example", "score", "member"],
     "attacks": ["attack", "preset", "models", "stale", "seconds", "bytes_read", "parameters"],
-    "metrics": ["attack", "targets", "examples", "auc", "balanced_accuracy", *RATES],
-    "metrics_by_model": ["attack", "model", "examples", "auc", "balanced_accuracy", *RATES],
+    "metrics": ["attack", "preset", "targets", "examples", *METRICS],
+    "metrics_by_model": ["attack", "preset", "model", "examples", "auc", "balanced_accuracy", *RATES],
+    "power": ["attack", "preset", "models", "queries", "auc", "balanced_accuracy", "tpr_at_1pct",
+              "tpr_at_0_1pct", "tpr_at_0_1pct_boot_lo", "tpr_at_0_1pct_boot_hi"],
     "roc": ["attack", "fpr", "tpr", "threshold"],
     "exposure": EXPOSURE,
     "memorization": ["example", "label", "p_correct_in", "p_correct_out", "memorization"],
@@ -49,7 +62,8 @@ TYPES = {
     "example": "BIGINT", "examples": "BIGINT", "examples_in": "BIGINT", "label": "BIGINT",
     "member": "BOOLEAN", "metadata": "JSON", "model": "BIGINT", "models": "BIGINT", "parameters": "JSON",
     "predicted": "BOOLEAN",
-    "preset": "VARCHAR", "seed": "BIGINT", "source_id": "VARCHAR", "stale": "BOOLEAN", "targets": "BIGINT",
+    "preset": "VARCHAR", "queries": "BIGINT", "seed": "BIGINT",
+    "source_id": "VARCHAR", "stale": "BOOLEAN", "targets": "BIGINT",
 }  # fmt: skip  # all others are DOUBLE
 
 
@@ -69,7 +83,7 @@ def test_columns_and_types(request, which, name):
 def test_the_files_state_their_columns(attacked):
     described = {item.name: item for item in catalog.describe()}
     assert list(described) == sorted(described, key=lambda name: (described[name].kind != "view", name))
-    for call, columns in COLUMNS.items():
+    for call, columns in (COLUMNS | EVALUATION_COLUMNS).items():
         item = described.pop(call.partition("(")[0])
         assert [name for name, _ in item.columns] == columns
         assert item.comment.partition("\n")[0].endswith(".")
@@ -161,6 +175,52 @@ def test_results_of_fewer_models_are_stale(tmp_path, members, rng):
         ("new", 7, False),
         ("old", 6, True),
     ]
+
+
+def test_power(tmp_path, members, rng):
+    made = make_store(tmp_path / "s.lira", members)
+    put_scores(made, "one", rng.normal(size=members.shape))
+    few, many = rng.normal(size=members.shape), rng.normal(size=members.shape) + members
+    put_power(made, "one", 16, 2, many, preset="leakpro")
+    result = put_power(made, "one", 4, 1, few)
+    put_evaluation(made, result, tpr_at_0_1pct=(0.01, 0.02), tpr_at_1pct=(0.1, 0.2))
+    rows = ask(made, "select * exclude (auc, balanced_accuracy, tpr_at_1pct, tpr_at_0_1pct) from power")
+    assert rows == [("one", "leakpro", 16, 2, None, None), ("one", "paper", 4, 1, 0.01, 0.02)]
+    assert ask(made, "select attack from metrics") == ask(made, "select attack from attacks") == [("one",)]
+    assert ask(made, "select count(*) from scores") == [(members.size,)]
+    (asked,) = ask(
+        made, "select auc, balanced_accuracy, tpr_at_1pct, tpr_at_0_1pct from power where models = 4"
+    )
+    put_scores(made, "one", few)
+    assert ask(made, "select auc, balanced_accuracy, tpr_at_1pct, tpr_at_0_1pct from metrics") == [asked]
+
+
+def test_bootstrap_intervals_are_those_of_the_current_run(tmp_path, members, rng):
+    made = make_store(tmp_path / "s.lira", members)
+    first, _ = (put_scores(made, name, rng.normal(size=members.shape)) for name in ("one", "two"))
+    put_evaluation(made, first, auc=(0.4, 0.6), tpr_at_10pct=None)
+    shown = "select attack, auc_boot_lo, auc_boot_hi, tpr_at_10pct_boot_lo from metrics"
+    assert ask(made, shown) == [("one", 0.4, 0.6, None), ("two", None, None, None)]
+    put_scores(made, "one", rng.normal(size=members.shape))
+    assert ask(made, shown) == [("one", None, None, None), ("two", None, None, None)]
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"format": 1}', b"\xff"])
+def test_an_unreadable_evaluation_is_named(tmp_path, members, rng, text):
+    made = make_store(tmp_path / "s.lira", members)
+    result = put_power(made, "one", 4, 2, rng.normal(size=members.shape))
+    put_evaluation(made, result, auc=(0.4, 0.6))
+    results.evaluation_file(made.lira, result.attack, result.run).write_bytes(text)
+    with pytest.raises(ResultError, match=f"{result.run}.json.*attack STORE one --models 4 --queries 2`"):
+        ask(made, "models")
+
+
+def test_influence_and_info(tmp_path, members):
+    made = make_store(tmp_path / "s.lira", members, name="CIFAR-10")
+    put_influence(made, [(3, 5, 0.5), (3, 9, 0.25)])
+    assert ask(made, "from influence order by other") == [(3, 5, 0.5), (3, 9, 0.25)]
+    assert ask(made, "from stored.info") == [("CIFAR-10", "cifar10")]
+    assert ask(made, "select attack, models from attacks") == [("influence", len(members))]
 
 
 def exposure(made, members, attack):

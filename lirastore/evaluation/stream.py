@@ -1,0 +1,149 @@
+"""Reads the scores of a run block by block, several readers sharing each pass."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lirastore.errors import ResultError
+
+if TYPE_CHECKING:
+    from lirastore.results import Result
+
+__all__ = ["BLOCK_ROWS", "Block", "Pass", "Stream", "progress_bar"]
+
+Array = np.ndarray[Any, Any]
+
+BLOCK_ROWS = 131_072
+"""The most rows of a block: a little more than the engine's row groups have."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Rows of one row group, sorted by (example, model); an example may go on in the next block.
+
+    example, model (n,) int64, score (n,) float64 (higher: member), member (n,) bool. `start` rows of the run
+    come before; `model` is None in passes that do not ask for it.
+    """
+
+    start: int
+    example: Array
+    score: Array
+    member: Array
+    model: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is to be done with every block of a run.
+
+    `work` may be called by several threads at once; `merge` is called with what it returned, by one thread at
+    a time, in no particular order: what it makes of them must not depend on the order, as sums of integers do
+    not.
+    """
+
+    work: Callable[[Block], Any]
+    merge: Callable[[Any], None]
+    model: bool = False
+
+
+class Stream:
+    """The scores of one run: passes over its Parquet files, a row group at a time, on `threads` threads.
+
+    Memory: one row group per thread, and what the passes hold. `advance` is told the rows of each block that
+    is done. Scanning raises ResultError, naming the file, for what cannot be read.
+    """
+
+    def __init__(self, result: Result, lira: Path, *, threads: int, advance: Callable[[int], object]) -> None:
+        self.rows = result.rows
+        self._files = result.files(lira)
+        self._remedy = (
+            f"run its attack again with `lirastore attack STORE {' '.join(result.arguments)} --force`"
+        )
+        self._threads = threads
+        self._advance = advance
+        self._groups = list(self._row_groups())
+
+    def scan(self, passes: Sequence[Pass]) -> None:
+        """One pass over all rows for all `passes`."""
+        lock = threading.Lock()
+        stop = threading.Event()
+        model = any(step.model for step in passes)
+
+        def task(position: int) -> None:
+            for block in self._read(position, model):
+                if stop.is_set():
+                    return
+                found = [step.work(block) for step in passes]
+                with lock:
+                    for step, value in zip(passes, found, strict=True):
+                        step.merge(value)
+                    self._advance(len(block))
+
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="lirastore-evaluate") as pool:
+            try:
+                for future in [pool.submit(task, position) for position in range(len(self._groups))]:
+                    future.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _row_groups(self) -> Iterator[tuple[Path, int, int]]:
+        """(file, its row group, rows before it in the run)."""
+        import pyarrow.parquet as pq
+
+        start = 0
+        for file in self._files:
+            with self._readable(file):
+                footer = pq.read_metadata(file)
+            for group in range(footer.num_row_groups):
+                yield file, group, start
+                start += footer.row_group(group).num_rows
+
+    def _read(self, position: int, model: bool) -> Iterator[Block]:
+        """The blocks of a row group: one, unless another writer made it larger than the engine does."""
+        import pyarrow.parquet as pq
+
+        file, group, before = self._groups[position]
+        names = ["example", "score", "member", *(["model"] if model else [])]
+        with self._readable(file), pq.ParquetFile(file) as parquet:
+            table = parquet.read_row_group(group, columns=names, use_threads=False)
+        columns = {name: table[name].combine_chunks().to_numpy(zero_copy_only=False) for name in names}
+        for start in range(0, table.num_rows, BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            yield Block(before + start, **{name: values[rows] for name, values in columns.items()})
+
+    @contextlib.contextmanager
+    def _readable(self, file: Path) -> Iterator[None]:
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise ResultError(f"{file} cannot be read ({error}); {self._remedy}") from error
+
+
+def progress_bar(rows: int, *, visible: bool) -> Any:
+    """A bar on stderr that counts scores, off when that is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(
+        desc="intervals",
+        total=rows,
+        unit=" scores",
+        unit_scale=True,
+        file=sys.stderr,
+        disable=None if visible else True,
+    )
