@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.lirastore
 
-.PHONY: demo test lint bench figures constraints clean
+.PHONY: demo test lint bench figures docs constraints clean
 
 demo: $(STAMP)-demo
 	$(BIN)/lirastore demo demo
@@ -20,10 +20,15 @@ lint: $(STAMP)-dev
 
 bench: $(STAMP)-dev
 	$(BIN)/python benchmarks/recompute.py
+	$(BIN)/python benchmarks/attacks.py
 
 # The pictures of the README, from the demo's store.
 figures: demo
 	$(BIN)/python docs/make_figures.py demo/digits.lira docs
+
+# The reference pages, from the attacks' docstrings and the comments in queries/.
+docs: $(STAMP)-dev
+	$(BIN)/python docs/make_attacks.py docs
 
 $(STAMP)-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lirastore needs Python 3.11 or newer; found %s: make PYTHON=python3.12 …" % sys.version.split()[0])'

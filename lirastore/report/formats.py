@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-__all__ = ["NOTHING", "interval", "moment", "number", "percent", "size"]
+__all__ = ["NOTHING", "interval", "moment", "number", "percent", "points", "size", "three"]
 
 NOTHING = "–"
 
@@ -15,9 +16,19 @@ def percent(share: float | None) -> str:
     return NOTHING if share is None else f"{_digits(100 * share)}%"
 
 
-def interval(low: float, high: float) -> str:
-    """Both ends of an interval of shares, as percent without the sign: 31.3–32.1."""
-    return f"{_digits(100 * low)}–{_digits(100 * high)}"
+def points(share: float) -> str:
+    """A share as percent without the sign, where it stands beside one that has it."""
+    return _digits(100 * share)
+
+
+def three(value: float | None) -> str:
+    """An area under a curve, to three digits after the point."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def interval(low: float, high: float, write: Callable[[float], str] = points) -> str:
+    """Both ends of an interval, of shares as percent without the sign: 31.3–32.1."""
+    return f"{write(low)}–{write(high)}"
 
 
 def _digits(value: float) -> str:
