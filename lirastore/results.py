@@ -277,10 +277,9 @@ def _remove_evaluations(folder: Path, limit: float) -> None:
     for attack in entries(folder / "evaluation"):
         runs = {run.name for kind in get_args(Kind) for run in entries(folder / kind / attack.name)}
         for path in entries(attack):
-            if _is_document(path) and path.stem not in runs:
+            gone = _is_document(path) and path.stem not in runs
+            if gone or (_is_remainder(path) and _mtime(path) < limit):
                 path.unlink(missing_ok=True)
-        if _last_touched(attack) < limit:
-            _remove_remains(attack)
 
 
 def _runs(folder: Path) -> list[Path]:
@@ -302,8 +301,12 @@ def _mtime(path: Path) -> float:
 
 def _remove_remains(run: Path) -> None:
     for path in entries(run):
-        if path.name.startswith(".") and path.suffix == ".partial":
+        if _is_remainder(path):
             path.unlink(missing_ok=True)
+
+
+def _is_remainder(path: Path) -> bool:
+    return path.name.startswith(".") and path.suffix == ".partial"
 
 
 # --- verification --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ and so each TPR is the one that the resampled scores would give if they were sor
 
 A pass surveys the scores; the next takes the non-members near each rate's threshold one by one, which finds
 the thresholds of all replicates; the last counts the members above them. AUC and balanced accuracy are those
-of the scores in 256 bins.
+of the scores in 509 bins.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ def bootstrap(
 def replicates(examples: int, rows: int, resamples: Resamples) -> Generator[Pass, None, tuple[Survey, Array]]:
     """(metrics, 1 + B) of the data as they are, and of each replicate; NaN without members or non-members."""
     survey = Survey(examples, rows)
-    if not rows:
+    if rows:
+        yield survey.step()
+    if not survey.members or not survey.nonmembers:
         return survey, np.full((len(METRICS), 1 + resamples.replicates), np.nan)
-    yield survey.step()
     survey.finish()
     edges, distinct = survey.edges()
     deviations, values = _DEVIATIONS, None

@@ -1,9 +1,9 @@
 """Matrix products on the calling thread.
 
-BLAS would run large products on threads of its own, as many as the machine has cores: beside ours they are
-too many, and while they wait for each other they spin, so that with other work on the machine a product takes
-five times as long. Tiles of 64 × 64 × 64 are too small for that (OpenBLAS takes one thread up to 2^18
-multiplications) and give nine tenths of a core's speed, 97 of 118 GFLOP/s.
+BLAS would run large products on threads of its own, as many as the machine has cores: beside ours these are
+too many, and they spin while they wait for each other, so that with other work on the machine a product takes
+five times as long. Tiles of 64 × 64 × 64 are too small for that, OpenBLAS takes one thread for up to 2^18
+multiplications, and reach four fifths of a core's speed.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ _TILE = 64
 
 def padded(values: Array) -> Array:
     """(k, n) as float32, with zeros up to whole tiles."""
-    rows, columns = (-(-size // _TILE) * _TILE for size in values.shape)
-    full = np.zeros((rows, columns), np.float32)
+    full = np.zeros((_up(len(values)), _up(values.shape[1])), np.float32)
     full[: len(values), : values.shape[1]] = values
     return full
 
 
 def tiles(rows: int, columns: int) -> Array:
     """Zeros in the form that `add_product` adds to: (row of tiles, column of tiles, row, column) float32."""
-    return np.zeros((-(-rows // _TILE), -(-columns // _TILE), _TILE, _TILE), np.float32)
+    return np.zeros((_up(rows) // _TILE, _up(columns) // _TILE, _TILE, _TILE), np.float32)
 
 
 def add_product(total: Array, left: Array, right: Array) -> None:
     """Adds leftᵀ · right, of padded (k, m) and (k, n). Exact for whole numbers whose sums stay below 2^24."""
-    pairs = zip(_stacked(left).swapaxes(-1, -2), _stacked(right), strict=True)
-    step = np.empty_like(total)
-    for rows, columns in pairs:
-        total += np.matmul(rows[:, None], columns[None], out=step)
+    rows, columns = _stacked(left).swapaxes(-1, -2), _stacked(right)
+    step = np.empty_like(total[0])
+    for place, sums in enumerate(total):  # one row of tiles at a time, which stays in the cache
+        for inner in range(len(rows)):
+            sums += np.matmul(rows[inner, place], columns[inner], out=step)
 
 
 def _stacked(values: Array) -> Array:
-    """(k, n) -> (k / 64, n / 64, 64, 64), a view."""
+    """(k, n) -> (k / 64, n / 64, 64, 64), contiguous: rows far apart are slow to read again and again."""
     rows, columns = values.shape
-    return values.reshape(rows // _TILE, _TILE, columns // _TILE, _TILE).swapaxes(1, 2)
+    tiled = values.reshape(rows // _TILE, _TILE, columns // _TILE, _TILE).swapaxes(1, 2)
+    return np.ascontiguousarray(tiled)
 
 
 def untiled(total: Array, rows: int, columns: int) -> Array:
@@ -51,3 +52,7 @@ def untiled(total: Array, rows: int, columns: int) -> Array:
     high, wide = total.shape[:2]
     whole = total.swapaxes(1, 2).reshape(high * _TILE, wide * _TILE)
     return whole[:rows, :columns].astype(np.float64)
+
+
+def _up(size: int) -> int:
+    return -(-size // _TILE) * _TILE

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ Array = np.ndarray[Any, Any]
 
 BLOCK_ROWS = 131_072
 """The most rows of a block: a little more than the engine's row groups have."""
+
+_FEWEST_ROWS = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,22 +60,31 @@ class Pass:
     model: bool = False
 
 
+@dataclass(frozen=True)
+class _Task:
+    """Rows [first, stop) of a row group; `before` rows of the run come before the row group."""
+
+    file: Path
+    group: int
+    before: int
+    first: int
+    stop: int
+
+
 class Stream:
     """The scores of one run: passes over its Parquet files, a row group at a time, on `threads` threads.
 
     Memory: one row group per thread, and what the passes hold. `advance` is told the rows of each block that
-    is done. Scanning raises ResultError, naming the file, for what cannot be read.
+    is done. Raises ResultError, naming the file, for what cannot be read, when made as well as in a scan.
     """
 
     def __init__(self, result: Result, lira: Path, *, threads: int, advance: Callable[[int], object]) -> None:
-        self.rows = result.rows
-        self._files = result.files(lira)
         self._remedy = (
             f"run its attack again with `lirastore attack STORE {' '.join(result.arguments)} --force`"
         )
         self._threads = threads
         self._advance = advance
-        self._groups = list(self._row_groups())
+        self._tasks = list(self._plan(result.files(lira)))
 
     def scan(self, passes: Sequence[Pass]) -> None:
         """One pass over all rows for all `passes`."""
@@ -81,8 +92,8 @@ class Stream:
         stop = threading.Event()
         model = any(step.model for step in passes)
 
-        def task(position: int) -> None:
-            for block in self._read(position, model):
+        def run(task: _Task) -> None:
+            for block in self._read(task, model):
                 if stop.is_set():
                     return
                 found = [step.work(block) for step in passes]
@@ -93,37 +104,42 @@ class Stream:
 
         with ThreadPoolExecutor(self._threads, thread_name_prefix="lirastore-evaluate") as pool:
             try:
-                for future in [pool.submit(task, position) for position in range(len(self._groups))]:
+                for future in [pool.submit(run, task) for task in self._tasks]:
                     future.result()
             except BaseException:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _row_groups(self) -> Iterator[tuple[Path, int, int]]:
-        """(file, its row group, rows before it in the run)."""
+    def _plan(self, files: Sequence[Path]) -> Iterator[_Task]:
+        """One task per row group; several where there are too few of them for the threads."""
         import pyarrow.parquet as pq
 
-        start = 0
-        for file in self._files:
+        groups, before = [], 0
+        for file in files:
             with self._readable(file):
                 footer = pq.read_metadata(file)
             for group in range(footer.num_row_groups):
-                yield file, group, start
-                start += footer.row_group(group).num_rows
+                rows = footer.row_group(group).num_rows
+                groups.append(_Task(file, group, before, 0, rows))
+                before += rows
+        pieces = -(-self._threads // max(1, len(groups)))
+        for task in groups:
+            size = max(_FEWEST_ROWS, -(-task.stop // pieces))
+            for first in range(0, task.stop, size):
+                yield replace(task, first=first, stop=min(first + size, task.stop))
 
-    def _read(self, position: int, model: bool) -> Iterator[Block]:
-        """The blocks of a row group: one, unless another writer made it larger than the engine does."""
+    def _read(self, task: _Task, model: bool) -> Iterator[Block]:
+        """The blocks of a task: one, unless another writer's row groups are larger than the engine's."""
         import pyarrow.parquet as pq
 
-        file, group, before = self._groups[position]
         names = ["example", "score", "member", *(["model"] if model else [])]
-        with self._readable(file), pq.ParquetFile(file) as parquet:
-            table = parquet.read_row_group(group, columns=names, use_threads=False)
+        with self._readable(task.file), pq.ParquetFile(task.file) as parquet:
+            table = parquet.read_row_group(task.group, columns=names, use_threads=False)
         columns = {name: table[name].combine_chunks().to_numpy(zero_copy_only=False) for name in names}
-        for start in range(0, table.num_rows, BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            yield Block(before + start, **{name: values[rows] for name, values in columns.items()})
+        for start in range(task.first, task.stop, BLOCK_ROWS):
+            rows = slice(start, min(start + BLOCK_ROWS, task.stop))
+            yield Block(task.before + start, **{name: values[rows] for name, values in columns.items()})
 
     @contextlib.contextmanager
     def _readable(self, file: Path) -> Iterator[None]:
@@ -132,7 +148,8 @@ class Stream:
         try:
             yield
         except (pa.ArrowException, OSError) as error:
-            raise ResultError(f"{file} cannot be read ({error}); {self._remedy}") from error
+            why = " ".join(str(error).split())
+            raise ResultError(f"{file} cannot be read ({why}); {self._remedy}") from error
 
 
 def progress_bar(rows: int, *, visible: bool) -> Any:

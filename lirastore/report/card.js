@@ -64,7 +64,12 @@ export function card(examples, found, picture) {
       make("dl", {}, ...facts(found, inside, outside)),
     ),
     attacksTable(found),
-    make("p", { class: "hint" }, "One model’s guess: ", make("code", {}, `from was_member(MODEL, ${found.id})`)),
+    make(
+      "p",
+      { class: "hint" },
+      "Was it used to train one model, and how sure is that? ",
+      make("code", {}, `lirastore query STORE "from was_member(MODEL, ${found.id})"`),
+    ),
   ];
 }
 

@@ -116,20 +116,17 @@ def _intervals(rate: Rate, write: Write) -> Iterator[Markup]:
     That one stands alone where no bootstrap was computed; and its upper end does where nothing was found, so
     that the bootstrap had nothing to vary. Without either the data does not resolve the rate.
     """
-    exact = rate.exact_low is not None and rate.exact_high is not None
-    italics = element("i", _ends(rate.exact_low, rate.exact_high, write)) if exact else None
-    if rate.low is None:
-        yield element("small", italics or "no interval")
-    elif rate.high == 0 and exact:
-        yield element("small", "≤ ", element("i", write(rate.exact_high or 0.0)))
+    exact = None
+    if rate.exact_low is not None and rate.exact_high is not None:
+        exact = element("i", interval(rate.exact_low, rate.exact_high, write))
+    if rate.low is not None and rate.high:
+        yield element("small", interval(rate.low, rate.high, write))
+        if exact:
+            yield element("small", exact, class_="exact")
+    elif rate.high == 0 and rate.exact_high is not None:
+        yield element("small", element("i", "≤ ", write(rate.exact_high)))
     else:
-        yield element("small", _ends(rate.low, rate.high, write))
-        if italics:
-            yield element("small", italics, class_="exact")
-
-
-def _ends(low: float | None, high: float | None, write: Write) -> str:
-    return NOTHING if low is None or high is None else interval(low, high, write)
+        yield element("small", exact or "no interval")
 
 
 def label_name(label: int) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.stats import binom, norm
+from scipy.stats import binom, chisquare, norm
 from scored_stores import blocks_of, scores
 
 from lirastore.evaluation import OPERATING_POINTS, bootstrap, survey, windows
@@ -147,6 +147,19 @@ def test_a_window_that_is_too_narrow_is_widened(kind, monkeypatch):
     assert np.array_equal(values, expected)
 
 
+def test_the_sample_is_drawn_evenly(monkeypatch):
+    """As many as were asked for, of all models and from everywhere."""
+    monkeypatch.setattr(survey, "_SAMPLE", 4000)
+    score, member = scores("plain", 1000, 64)
+    looked = survey.Survey(len(score), score.size)
+    chosen = np.concatenate(
+        [block.start + looked._choose(block) for block in blocks_of(score, member, 3001)]
+    )
+    assert len(chosen) == pytest.approx(4000, abs=250)
+    for counts in (np.bincount(chosen % 64), np.bincount(chosen // 6400)):
+        assert chisquare(counts).pvalue > 1e-4
+
+
 def test_windows_hold_a_small_part_of_many_scores():
     score, member = scores("plain", 3000, 30)
     looked = survey.Survey(len(score), score.size)
@@ -162,8 +175,10 @@ def test_windows_hold_a_small_part_of_many_scores():
 # --- what it depends on ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("sample", [500, 10**6])
 @pytest.mark.parametrize("kind", ["plain", "ties"])
-def test_blocks_and_memory_change_nothing(kind):
+def test_blocks_and_memory_change_nothing(kind, sample, monkeypatch):
+    monkeypatch.setattr(survey, "_SAMPLE", sample)
     score, member = scores(kind, 300, 8)
     expected, _ = boot(score, member, 200)
     for options in ({"size": 37}, {"size": 5000}, {"budget": 1}, {"budget": 300 * 100, "size": 77}):

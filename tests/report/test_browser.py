@@ -217,7 +217,7 @@ def test_the_curves_are_read_where_one_points_and_where_one_chooses(
     tab.click("#roc-plot svg", 0.97, 0.4)
     tab.point("#metrics", 0.5, 0.01)
     assert reading() == pointed
-    assert text(tab, ".r0 td small").endswith("FPR")
+    assert tab.ask("document.querySelector('.r0 td small').textContent").endswith("FPR")
 
 
 def test_precision_depends_on_how_many_are_members(tab: Tab) -> None:

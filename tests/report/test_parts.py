@@ -266,7 +266,8 @@ def test_figures_are_themed_by_classes_alone() -> None:
         (Rate(0.2), "20.0%|no interval"),
         (Rate(0.2, 0.1, 0.3, 0.15, 0.25), "20.0%|10.0–30.0|<i>15.0–25.0</i>"),
         (Rate(0.2, None, None, 0.15, 0.25), "20.0%|<i>15.0–25.0</i>"),
-        (Rate(0.0, 0.0, 0.0, 0.0, 0.004), "0%|≤ <i>0.40</i>"),
+        (Rate(0.0, 0.0, 0.0, 0.0, 0.004), "0%|<i>≤ 0.40</i>"),
+        (Rate(0.0, 0.0, 0.0), "0%|no interval"),
     ],
 )
 def test_a_rate_stands_over_the_interval_that_it_has(rate: Rate, text: str) -> None:
