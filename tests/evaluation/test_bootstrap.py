@@ -152,9 +152,7 @@ def test_the_sample_is_drawn_evenly(monkeypatch):
     monkeypatch.setattr(survey, "_SAMPLE", 4000)
     score, member = scores("plain", 1000, 64)
     looked = survey.Survey(len(score), score.size)
-    chosen = np.concatenate(
-        [block.start + looked._choose(block) for block in blocks_of(score, member, 3001)]
-    )
+    chosen = np.concatenate([block.start + looked._choose(block) for block in blocks_of(score, member, 3001)])
     assert len(chosen) == pytest.approx(4000, abs=250)
     for counts in (np.bincount(chosen % 64), np.bincount(chosen // 6400)):
         assert chisquare(counts).pvalue > 1e-4
