@@ -132,7 +132,7 @@ def stages(store: lirastore.Store, folder: Path, args: argparse.Namespace) -> di
     models = store.logits.committed()
     job = Job(
         store.logits, models, store.logits.membership(models), store.logits.labels(), None, plan.grid,
-        equal_counts=False, seed=0, preset="paper",
+        equal_counts=False, even_counts=True, seed=0, preset="paper",
     )  # fmt: skip
     spent = dict.fromkeys(("read and check", "kernel", "moments and scores", "parquet"), 0.0)
     for span in plan.blocks:

@@ -66,8 +66,9 @@ class Point:
         return block.signal(self.signal, queries=self.queries)
 
     def loo(self, block: Block) -> Loo:
-        """The IN and OUT moments of the other models."""
-        return block.loo(self.signal, centre=self.centre, queries=self.queries)
+        """The IN and OUT moments of the other models; equally many of both with variance `shrunk`."""
+        seen = block.even() if self.variance == "shrunk" else block
+        return seen.loo(self.signal, centre=self.centre, queries=self.queries)
 
     def sigma(self, block: Block, side: Side) -> Float64:
         """(M, e, A), or (M, 1, A) with variance `global`: a side's standard deviation, floored, fresh."""
@@ -273,6 +274,7 @@ def compose(
         parameters=_parameters(point, chosen),
         described=True,
         limitable=True,
+        equal_counts=variance == "shrunk",
         doc=f"{doc or chosen.doc} Higher means member.",
     )
 

@@ -47,6 +47,7 @@ class Block:
         attack_mask: (e,) bool, the store's own `attackable` array, or None: no example is exempt.
         equal_counts: take as many IN as OUT models into the statistics of `loo`; "fixed" if the design has
             every example in the same number of models, see `moments.counts`.
+        even_counts: what `equal_counts` is where an attack takes them unasked, see `even`.
         seed: decides which surplus models `equal_counts` drops.
         preset: whose numerics the attack follows; `paper` unless told.
         shadows: of how many models beside the target the statistics of `loo` are made, half of them IN and
@@ -65,6 +66,7 @@ class Block:
     summaries: Mapping[str, Any] = field(default_factory=dict, repr=False)
     attack_mask: Bool | None = None
     equal_counts: EqualCounts = False
+    even_counts: EqualCounts = True
     seed: int = 0
     preset: str = "paper"
     shadows: int | None = None
@@ -125,7 +127,7 @@ class Block:
             models=self.models,
             examples=self.examples,
             seed=self.seed,
-            counts=self.equal_counts or True,
+            counts=self.equal_counts or self.even_counts,
             most=self.per_side,
         )
 
@@ -165,6 +167,12 @@ class Block:
         if isinstance(summary, PerTarget):
             return self.once(("pass", key), lambda: value.read(self.start, self.stop))
         return value
+
+    def even(self) -> Block:
+        """The same block with equal counts, or itself if it has them. Computed once per block."""
+        if self.equal_counts or self.shadows is not None:
+            return self
+        return self.once("even", lambda: replace(self, equal_counts=self.even_counts))
 
     def limited(self, shadows: int, queries: int, pass_suffix: str = "") -> Block:
         """The same examples with the first `queries` queries and `shadows` models beside each target.

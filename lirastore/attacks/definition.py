@@ -111,6 +111,7 @@ class Attack:
             of a user's function, which may close over variables and call what it imports.
         limitable: all that it knows of the other models is from `Block.others` and `Block.loo`, so that it
             can be asked how well it would do with fewer of them.
+        equal_counts: it takes as many IN as OUT models whether or not the run does: `Block.even`.
         for_store: (the attack, what is known of a store) -> the attack as that store can give it: chooses
             signals, and parameters to be stamped. Raises MissingData, or MissingDependency, with the remedy.
         doc: paper, formula, direction.
@@ -125,6 +126,7 @@ class Attack:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     described: bool = False
     limitable: bool = False
+    equal_counts: bool = False
     for_store: Callable[[Attack, Facts], Attack] | None = field(default=None, repr=False)
     doc: str = ""
 
@@ -163,7 +165,7 @@ def check_scores(attack: Attack, block: Block, scores: Any) -> npt.NDArray[np.fl
             f"model and example of the block, shape {shape}, float64"
         )
     array = np.ascontiguousarray(array, dtype=np.float64)
-    scored = attack.minimum.met(block)
+    scored = attack.minimum.met(block.even() if attack.equal_counts else block)
     bad = ~np.isfinite(array) & scored
     if bad.any():
         models = block.models[bad.any(axis=1)].tolist()

@@ -76,19 +76,22 @@ def _z(point: Point, block: Block, side: Side, sigma: Float64) -> Float64:
 # --- variance `global` --------------------------------------------------------------------------
 
 
-def pooled_variance(signal: str) -> Summary:
-    """PooledVariance of a signal over all examples that may be attacked: for variance `global`."""
+def pooled_variance(signal: str, *, even: bool = False) -> Summary:
+    """PooledVariance of a signal over all examples that may be attacked: for variance `global`.
+
+    even: with equal counts, whether or not the run takes them.
+    """
     return Summary(
-        key=f"pooled-variance/{signal}",
+        key=f"pooled-variance/{signal}" + "/even" * even,
         signals=(signal,),
-        chunk=partial(_pooled_sums, signal),
+        chunk=partial(_pooled_sums, signal, even),
         combine=operator.add,
         finalise=PooledSums.variance,
     )
 
 
-def _pooled_sums(signal: str, block: Block) -> PooledSums:
-    return PooledSums.of(block.loo(signal), block.attack_mask)
+def _pooled_sums(signal: str, even: bool, block: Block) -> PooledSums:
+    return PooledSums.of((block.even() if even else block).loo(signal), block.attack_mask)
 
 
 def pooled_sigma(block: Block, signal: str, side: Side) -> Float64:

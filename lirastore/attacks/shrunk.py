@@ -15,7 +15,10 @@ prior's share (E σ)²/E σ² = (ν − 2)/2·(Γ((ν − 1)/2)/Γ(ν/2))² is t
 
 Examples that vary much among their IN models do so among their OUT models. So the test that reads both sides
 multiplies τ² of one side with σ_j²/τ² of the other. As k grows an example's own variance takes over; as the
-variances turn out alike, ν grows and the pooled one does."""
+variances turn out alike, ν grows and the pooled one does.
+
+It is for few models, where the counts of a balanced design would betray membership. So it takes equal counts
+always, whether or not the run does."""
 
 from __future__ import annotations
 
@@ -91,7 +94,7 @@ def _share(strength: Float64) -> Float64:
 
 def shrinkage_prior(signal: str) -> Summary:
     """{side: Prior} of a signal over all examples that may be attacked: for variance `shrunk`."""
-    moments = pooled_variance(signal), mean_deviation(signal)
+    moments = pooled_variance(signal, even=True), mean_deviation(signal)
     return Summary(
         key=f"shrinkage-prior/{signal}",
         signals=(),
@@ -103,7 +106,7 @@ def shrinkage_prior(signal: str) -> Summary:
 
 
 def mean_deviation(signal: str) -> Summary:
-    """DeviationSums of a signal over all examples that may be attacked."""
+    """DeviationSums of a signal over all examples that may be attacked, with equal counts."""
     return Summary(
         key=f"mean-deviation/{signal}",
         signals=(signal,),
@@ -117,7 +120,7 @@ _Moments = tuple[PooledVariance, DeviationSums]
 
 
 def _deviation_sums(signal: str, block: Block) -> DeviationSums:
-    return DeviationSums.of(block.loo(signal), block.attack_mask)
+    return DeviationSums.of(block.even().loo(signal), block.attack_mask)
 
 
 def _summed(sums: DeviationSums) -> DeviationSums:

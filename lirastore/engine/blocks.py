@@ -74,6 +74,7 @@ class Job:
     attackable: npt.NDArray[np.bool_] | None
     grid: Grid
     equal_counts: EqualCounts
+    even_counts: EqualCounts
     seed: int
     preset: str
 
@@ -90,6 +91,7 @@ class Job:
             signals={name: array[:, start - origin : stop - origin] for name, array in signals.items()},
             attack_mask=None if mask is None else mask[start:stop],
             equal_counts=self.equal_counts,
+            even_counts=self.even_counts,
             seed=self.seed,
             preset=self.preset,
             **values,

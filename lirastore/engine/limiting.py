@@ -45,16 +45,21 @@ def limited(
 
 
 def _enough(store: LogitStore, models: Sequence[int], options: Options) -> list[int]:
-    skip = options.skip_unattackable
-    largest = largest_shadows(store.membership(), store.attackable(), skip=skip)
-    kept = [shadows for shadows in models if shadows <= largest]
-    if len(kept) == len(models):
+    member, attackable, skip = store.membership(), store.attackable(), options.skip_unattackable
+    largest = largest_shadows(member, attackable, skip=skip)
+    kept, over = [[n for n in models if (n > largest) == more] for more in (False, True)]
+    if not over:
         return kept
     whom = "any example has" if skip else "every example has"
-    hint = "" if skip else "; --skip-unattackable leaves out the examples that have fewer"
-    over = name_some([shadows for shadows in models if shadows > largest])
-    message = f"{over} shadow models: {largest} is the most that {whom} besides the target, half of them IN"
+    message = (
+        f"{name_some(over)} shadow models: {largest} is the most that {whom} besides the target, half "
+        "IN; "
+    )
+    some_have = min(over) <= largest_shadows(member, attackable, skip=True)
+    message += (
+        "--skip-unattackable leaves out the examples that have fewer" if some_have else "commit more models"
+    )
     if not kept:
-        raise MissingData(f"{message}{hint or ': commit more models'}")
-    print(f"skipped {message}{hint}", file=sys.stderr)
+        raise MissingData(message)
+    print(f"skipped {message}", file=sys.stderr)
     return kept

@@ -152,7 +152,7 @@ def _scored(attack: Attack, snapshot: Snapshot, options: Options) -> npt.NDArray
         attack,
         snapshot.member,
         snapshot.attackable,
-        equal_counts=snapshot.counting,
+        equal_counts=snapshot.counts_of(attack),
         skip=options.skip_unattackable,
     )
 
@@ -190,7 +190,8 @@ class _Run:
             labels=snapshot.labels,
             attackable=snapshot.attackable,
             grid=self.plan.grid,
-            equal_counts=snapshot.counting,
+            equal_counts=snapshot.equal_counts,
+            even_counts=snapshot.even_counts,
             seed=options.seed,
             preset=options.preset,
         )
@@ -347,7 +348,7 @@ class _Run:
                     self.snapshot.member,
                     self.snapshot.attackable,
                     scoring.scored,
-                    equal_counts=self.snapshot.counting,
+                    equal_counts=self.snapshot.counts_of(attack),
                 ),
                 *signal_warnings(attack, extremes),
             ),

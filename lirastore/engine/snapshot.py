@@ -29,7 +29,8 @@ __all__ = ["Snapshot", "identity", "run_id", "up_to_date"]
 class Snapshot:
     """The store as it was when the run began; (M,) models, (M, E) member, (E,) labels and attackable.
 
-    counting: how equal counts are to be taken, if they are, by the design that the membership shows.
+    even_counts: how equal counts are to be taken, by the design that the membership shows.
+    equal_counts: the same if the run takes them, else False.
     """
 
     models: np.ndarray[Any, Any]
@@ -38,7 +39,8 @@ class Snapshot:
     member: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
     attackable: np.ndarray[Any, Any] | None
-    counting: EqualCounts
+    even_counts: EqualCounts
+    equal_counts: EqualCounts
 
     @classmethod
     def take(cls, store: LogitStore, options: Options) -> Snapshot:
@@ -48,10 +50,13 @@ class Snapshot:
         if not len(models):
             raise MissingData(f"{store.path} has no committed model yet; train or ingest models first")
         member, attackable = store.membership(models), store.attackable()
-        counting: EqualCounts = options.equal_counts
-        if counting and _fixed_counts(store, member, attackable):
-            counting = "fixed"
-        return cls(models, _digests(store), digest, member, store.labels(), attackable, counting)
+        even: EqualCounts = "fixed" if _fixed_counts(store, member, attackable) else True
+        equal = even if options.equal_counts else False
+        return cls(models, _digests(store), digest, member, store.labels(), attackable, even, equal)
+
+    def counts_of(self, attack: Attack) -> EqualCounts:
+        """How many models an attack takes into its statistics."""
+        return self.even_counts if attack.equal_counts else self.equal_counts
 
     def check_unchanged(self, store: LogitStore) -> None:
         """Raises ModelNotCommitted if a model was withdrawn meanwhile, even if it was written again: some
@@ -94,7 +99,7 @@ def identity(attack: Attack, snapshot: Snapshot, options: Options) -> dict[str, 
         "parameters": json.loads(json.dumps(dict(attack.parameters))),
         "preset": str(attack.parameters.get("preset", options.preset)),
         "set_digest": snapshot.set_digest,
-        "equal_counts": options.equal_counts or attack.kind == "power",
+        "equal_counts": options.equal_counts or attack.equal_counts or attack.kind == "power",
         "seed": options.seed,
         "options": {"source": options.source, "skip_unattackable": options.skip_unattackable},
         "library_version": __version__,

@@ -58,6 +58,11 @@ def test_equal_counts_of_a_balanced_design_give_nothing_away(attack: Attack) -> 
     assert_blind(attack, null("balanced", 8, 5000, seed=12).with_options(equal_counts=True, seed=3))
 
 
+@pytest.mark.parametrize("name", ["lira_online_shrunk", "lira_offline_shrunk"])
+def test_what_is_for_few_models_takes_equal_counts_unasked(name: str) -> None:
+    assert_blind(presets.attacks("paper")[name], null("balanced", 8, 5000, seed=12))
+
+
 @pytest.mark.parametrize(("models", "documented"), [(8, 0.432), (16, 0.486)])
 def test_the_counts_of_a_balanced_design_leak(models: int, documented: float) -> None:
     """What `equal_counts` is for: members are left with fewer IN models and a smaller ddof-0 variance."""

@@ -113,16 +113,17 @@ def varied(models: int, examples: int, design: str = "bernoulli", seed: int = 0)
     return Experiment(member, {"scaled_logit": (phi + gap * member[:, :, None]).astype(np.float32)})
 
 
-@pytest.mark.parametrize("equal_counts", [False, True], ids=["all-others", "equal-counts"])
+@pytest.mark.parametrize("equal_counts", [False, True], ids=["unasked", "asked"])
 @pytest.mark.parametrize("design", ["balanced", "bernoulli", "sparse"])
 @pytest.mark.parametrize("test", ["gaussian-out", "gaussian-in-out"])
 def test_it_is_the_naive_version(test: str, design: str, equal_counts: bool) -> None:
+    """With equal counts, whether or not they are asked for."""
     experiment = varied(9, 16, design).with_options(equal_counts=equal_counts, seed=2)
     attack = shrunk(test)
-    scored = attack.scored(experiment.member, equal_counts=equal_counts)
+    scored = attack.scored(experiment.member, equal_counts=True)
     found = scores(attack, experiment, tile=5)[:, scored]
     with np.errstate(all="ignore"):
-        expected = naive(test, experiment)[:, scored]
+        expected = naive(test, experiment.with_options(equal_counts=True))[:, scored]
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
 
 
@@ -140,10 +141,12 @@ def test_examples_that_are_exempt_have_no_part_in_the_prior() -> None:
     mask = np.arange(30) % 3 == 0
     phi = whole.signals["scaled_logit"].copy()
     phi[:, ~mask] *= 100
-    exempt = Experiment(whole.member, {"scaled_logit": phi}, mask)
-    part = Experiment(whole.member[:, mask], {"scaled_logit": phi[:, mask]})
-    found = scores(shrunk("gaussian-in-out"), exempt, tile=4)[:, mask]
-    np.testing.assert_allclose(found, scores(shrunk("gaussian-in-out"), part), rtol=1e-10, atol=1e-10)
+    louder, as_it_was = (
+        scores(shrunk("gaussian-in-out"), Experiment(whole.member, {"scaled_logit": values}, mask), tile=4)
+        for values in (phi, whole.signals["scaled_logit"])
+    )
+    assert np.array_equal(louder[:, mask], as_it_was[:, mask])
+    assert not np.allclose(louder[:, ~mask], as_it_was[:, ~mask])
 
 
 # --- the prior ----------------------------------------------------------------------------------
@@ -157,13 +160,16 @@ def test_the_prior_is_found_again(strength: float, models: int) -> None:
     examples = 40_000
     deviation = np.sqrt(4 * strength / rng.chisquare(strength, examples))
     values = deviation[:, None] * rng.normal(size=(models, examples, 1))
-    prior = fitted(Experiment(np.ones((models, examples), bool), {"scaled_logit": values}))
+    prior = fitted(values)
     assert prior.strength.mean() == pytest.approx(strength, rel=0.2)
     assert prior.scale.mean() == pytest.approx(deviation.mean() ** 2, rel=0.03)
 
 
-def fitted(experiment: Experiment, tile: int = 4096) -> Prior:
+def fitted(values: np.ndarray, tile: int = 4096) -> Prior:
+    """Of the IN models, values (M, E, A); as many OUT models stand beside them."""
     summary = shrinkage_prior("scaled_logit")
+    member = np.repeat([True, False], len(values))[:, None] & np.ones((1, values.shape[1]), bool)
+    experiment = Experiment(member, {"scaled_logit": np.concatenate([values, values])})
     attack = Attack("mine", lambda block: None, summaries=(summary,))
     prior: Prior = summarise(attack, experiment, tile)[summary.key]["in"]
     return prior
@@ -172,7 +178,7 @@ def fitted(experiment: Experiment, tile: int = 4096) -> Prior:
 def test_one_variance_for_all_is_seen() -> None:
     rng = np.random.default_rng(8)
     values = rng.normal(size=(17, 20_000, 1))
-    prior = fitted(Experiment(np.ones((17, 20_000), bool), {"scaled_logit": values}))
+    prior = fitted(values)
     assert prior.strength.min() > 100
     assert prior.scale.mean() == pytest.approx(1, rel=0.02)
 
@@ -183,7 +189,7 @@ def test_constant_columns_do_not_upset_the_prior(share: float) -> None:
     rng = np.random.default_rng(8)
     values = rng.normal(size=(9, 5000, 1))
     values[:, rng.random(5000) < share] = 3
-    prior = fitted(Experiment(np.ones((9, 5000), bool), {"scaled_logit": values}))
+    prior = fitted(values)
     assert 2.5 < prior.strength.mean() < 60
     assert prior.scale.mean() == pytest.approx((1 - share) ** 2, rel=0.1)
 
@@ -236,9 +242,8 @@ def test_with_many_models_it_is_the_variance_per_example() -> None:
 def test_with_one_variance_for_all_it_is_the_pooled_one() -> None:
     experiment = null("bernoulli", 12, 3000, seed=3)
     noise = np.random.default_rng(0).normal(size=(12, 3000, 2)).astype(np.float32)
-    same = Experiment(experiment.member, {"scaled_logit": noise})
-    attack = named("lira_online_fixed")
-    scored = attack.scored(same.member)
+    same = Experiment(experiment.member, {"scaled_logit": noise}).with_options(equal_counts=True)
+    scored = named("lira_online_shrunk").scored(same.member, equal_counts=True)
     pooled, both = (scores(named(f"lira_online{kind}"), same)[:, scored] for kind in ("_fixed", "_shrunk"))
     assert np.corrcoef(pooled.ravel(), both.ravel())[0, 1] > 0.98
 
@@ -248,7 +253,7 @@ def test_with_one_variance_for_all_it_is_the_pooled_one() -> None:
 def test_hostile_columns_are_finite(test: str, design: str) -> None:
     experiment = hostile(models=12, design=design)
     for attack, equal in product((shrunk(test), shrunk(test, "first")), (False, True)):
-        scored = attack.scored(experiment.member, equal_counts=equal)
+        scored = attack.scored(experiment.member, equal_counts=True)
         found = scores(attack, experiment.with_options(equal_counts=equal))[:, scored]
         assert np.isfinite(found).all()
 
@@ -273,8 +278,9 @@ def test_one_model_a_side_is_enough() -> None:
     attack = named("lira_online_shrunk")
     assert (attack.minimum.n_in, attack.minimum.n_out, attack.minimum.degrees) == (1, 1, 2)
     assert attack.parameters["variance"] == "shrunk"
-    member = membership("balanced", 4, 50)
-    phi = np.random.default_rng(0).normal(size=(4, 50, 1)).astype(np.float32)
+    assert attack.equal_counts
+    member = membership("balanced", 6, 50)
+    phi = np.random.default_rng(0).normal(size=(6, 50, 1)).astype(np.float32)
     assert np.isfinite(scores(attack, Experiment(member, {"scaled_logit": phi}))).all()
 
 

@@ -706,3 +706,14 @@ def test_equal_counts_follow_the_design(
             store, [Attack(name="looking", function=look)], engine.Options(equal_counts=equal, progress=False)
         )
     assert seen == {expected, False}
+
+
+def test_what_is_for_few_models_takes_equal_counts_unasked(tmp_path: Path) -> None:
+    made = stores.make(tmp_path / "a.lira", stores.Shape(models=8, examples=120))
+    (unasked,) = engine.run(made, [attacks.named("lira_online_shrunk")])
+    found = stores.matrix(made, unasked)
+    (asked,) = engine.run(made, [attacks.named("lira_online_shrunk")], engine.Options(equal_counts=True))
+    assert unasked.equal_counts
+    assert asked == unasked  # up to date: nothing was computed again
+    assert np.array_equal(found, stores.matrix(made, asked))
+    assert not unasked.warnings

@@ -102,6 +102,7 @@ def test_numbers_that_the_store_does_not_allow_are_skipped(
     assert [result.attack for result in found] == ["lira_online__k4_q2"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("skipped 8, 16 shadow models: 6 is the most that every example has")
+    assert line.endswith("commit more models")  # every example has as many
     with pytest.raises(MissingData, match="8 shadow models: 6 is the most"):
         limited(store, "lira_online", models=[8])
 
