@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib.resources import files
 from typing import Literal, TextIO
 
-__all__ = ["Definition", "definitions", "describe", "write_listing"]
+__all__ = ["Definition", "definitions", "describe", "needed", "write_listing"]
 
 _HEAD = re.compile(
     r"^create (?P<kind>view|macro) (?P<name>\w+)\s*(?:\((?P<parameters>[^)]*)\))?\s+as\b", re.MULTILINE
@@ -44,8 +44,25 @@ class Definition:
 def definitions() -> tuple[Definition, ...]:
     """Every SQL file, so ordered that each comes after those that it refers to."""
     found = {definition.name: definition for definition in _parsed()}
-    uses = {name: _words(item.statement) & found.keys() - {name} for name, item in found.items()}
-    return tuple(found[name] for name in TopologicalSorter(uses).static_order())
+    return tuple(found[name] for name in TopologicalSorter(_uses()).static_order())
+
+
+def needed(names: Collection[str]) -> tuple[Definition, ...]:
+    """The definitions of these names, and all that they refer to, in an order to make them in."""
+    wanted, waiting = set[str](), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += _uses()[name]
+    return tuple(definition for definition in definitions() if definition.name in wanted)
+
+
+@cache
+def _uses() -> dict[str, set[str]]:
+    """Name of a definition -> the names that it refers to."""
+    found = {definition.name: definition for definition in _parsed()}
+    return {name: _words(item.statement) & found.keys() - {name} for name, item in found.items()}
 
 
 def describe() -> list[Definition]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["located", "one_line", "translated"]
 
+_NO_TABLE = re.compile(r"Table with name (\w+) does not exist")
+
 # How every error begins that DuckDB raises on purpose: "Invalid Input Error: ", "IO Error: ". About a damaged
 # file it gives the file's name, or else says, without such a beginning, what its reader stumbled over.
 _CATEGORY = re.compile(r"([A-Z]\w* )+Error: ")
@@ -60,7 +62,7 @@ def translated(store: LogitStore, files: Sequence[Path]) -> Iterator[None]:
     except ResultError:
         raise
     except duckdb.CatalogException as error:
-        raise QueryError(f"{one_line(str(error))} {_what_exists()}") from error
+        raise QueryError(_uncalled(str(error)) or f"{one_line(str(error))} {_what_exists()}") from error
     except duckdb.OutOfMemoryException as error:
         raise MemoryBudgetError(
             f"{one_line(str(error))}. Allow more with `--memory`, or ask for less at once"
@@ -72,6 +74,16 @@ def translated(store: LogitStore, files: Sequence[Path]) -> Iterator[None]:
 def one_line(message: str) -> str:
     """DuckDB's message without its picture of the statement."""
     return " ".join(message.split("\n\nLINE ")[0].split())
+
+
+def _uncalled(message: str) -> str | None:
+    """What to say where a macro's name stands without its arguments, as if it were a view."""
+    missing = _NO_TABLE.search(message)
+    name = missing[1].lower() if missing else None
+    for item in describe():
+        if item.kind == "macro" and item.name == name:
+            return f"{name} is a macro: expected a call with its arguments, from {item.signature}"
+    return None
 
 
 def _what_exists() -> str:

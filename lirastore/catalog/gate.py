@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lirastore.catalog.connect import define
-from lirastore.catalog.describe import describe
+from lirastore.catalog.describe import Definition, definitions, describe, needed
 from lirastore.catalog.failures import translated
 from lirastore.catalog.limits import limited, literal
-from lirastore.catalog.notices import warnings
+from lirastore.catalog.notices import NOTICED, warnings
 from lirastore.catalog.stored import pattern
 from lirastore.catalog.worker import Worker
 from lirastore.errors import MissingDependency, QueryError
@@ -57,6 +57,8 @@ _TABLE_FUNCTIONS = frozenset(
         "unnest",
     }
 )
+# What says that a statement asks what there is: of tables and functions, of nodes and schemas.
+_INTROSPECTION = ("duckdb_", "pragma_", "show", "information_schema", "pg_", "sqlite_")
 _SHORTHAND = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?P<call>\(.*\))?\s*;?\s*", re.DOTALL)
 
 
@@ -77,12 +79,13 @@ def query(
             memory, threads, autoinstall_known_extensions=False, autoload_known_extensions=False
         )
         undo.callback(connection.close)
-        files = define(connection, store)
+        with translated(store, ()):
+            statement, tree = _admitted(connection, _expanded(sql))
+        files = define(connection, store, _wanted(tree))
         _lock(connection, files)
         worker = Worker(connection)
         undo.callback(worker.close)
         with translated(store, files):
-            statement, tree = _admitted(connection, _expanded(sql))
             relation = connection.sql(statement)
             notices = worker.run(lambda: warnings(connection, tree))
         return QueryResult(store, files, relation, notices, worker, undo.pop_all())
@@ -217,6 +220,29 @@ def _admitted(connection: DuckDBPyConnection, sql: str) -> tuple[Statement, Any]
         raise QueryError(f"this statement cannot be checked: {tree.get('error_message', 'no reason given')}")
     _check_tree(tree, _macros() | _TABLE_FUNCTIONS)
     return statement, tree
+
+
+def _wanted(tree: Any) -> tuple[Definition, ...]:
+    """The views and macros that a statement may refer to: all whose names occur in it, and what these use.
+
+    All there are, if it asks what there is.
+    """
+    texts = {text.lower() for text in _texts(tree)}
+    if any(text.startswith(_INTROSPECTION) for text in texts):
+        return definitions()
+    named = {definition.name for definition in definitions()} & texts
+    return needed({*named, *NOTICED})
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    """Every string within a tree."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, str):
+            yield node
+        elif isinstance(node, dict | list):
+            pending.extend(node.values() if isinstance(node, dict) else node)
 
 
 def _kind(statement: Statement) -> str:

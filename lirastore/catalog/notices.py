@@ -18,7 +18,10 @@ from lirastore.errors import name_some
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["warnings"]
+__all__ = ["NOTICED", "warnings"]
+
+# The views that `warnings` asks itself.
+NOTICED = frozenset({"_pooled_scores", "_power_scores", "_target_scores"})
 
 # Nothing in these is computed by attacks, or they say themselves what is stale.
 _FROM_STORE = frozenset({"models", "examples", "membership", "attacks"})

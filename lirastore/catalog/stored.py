@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from lirastore import evaluation, results
+from lirastore.attacks import presets
 from lirastore.catalog.limits import literal
 from lirastore.catalog.values import json_value
 from lirastore.datasets import dataset_key
@@ -138,6 +139,7 @@ def _attacks(store: LogitStore, found: Mapping[str, Result]) -> pa.Table:
             "attack": pa.array([result.attack for result in rows], pa.string()),
             "kind": pa.array([result.kind for result in rows], pa.string()),
             "preset": pa.array([result.preset for result in rows], pa.string()),
+            "named": pa.array([_named(result) for result in rows], pa.string()),
             "models": pa.array([len(result.models) for result in rows], pa.int64()),
             "stale": pa.array([result.attack in stale for result in rows], pa.bool_()),
             "seconds": pa.array([result.seconds for result in rows], pa.float64()),
@@ -145,6 +147,17 @@ def _attacks(store: LogitStore, found: Mapping[str, Result]) -> pa.Table:
             "parameters": pa.array([_json(value) for value in parameters], pa.string()),
         }
     )
+
+
+def _named(result: Result) -> str | None:
+    """The attack of the result's preset that it is: by its name, or under another one by what it computes."""
+    if result.preset not in presets.PRESETS:
+        return None
+    known = presets.attacks(result.preset)
+    if result.attack in known:
+        return result.attack
+    own = {key: value for key, value in result.parameters.items() if key != "separate"}
+    return next((name for name, attack in known.items() if dict(attack.parameters) == own), None)
 
 
 def _power(found: Mapping[str, Result]) -> pa.Table:
