@@ -26,6 +26,9 @@ from lirastore.signals import SIGNALS
 WIDTH = 116
 NOTE = "<!-- Written by docs/make_attacks.py (make docs): change the sources, not this page. -->"
 
+# The signal of Merlin and Morgan is of a store's own: an array, or computed from queries.
+MERLIN = "merlin"
+
 # The rows of the talk's table and their variants, in its order. The rest comes in sections after it.
 TALK = (
     "loss",
@@ -108,8 +111,8 @@ def attack_entry(attack: Attack) -> str:
     """Heading, docstring, and what the attack's own fields say."""
     stamped = {key: value for key, value in attack.parameters.items() if key not in ("preset", "signal")}
     facts = {
-        "Data": ", ".join(map(data_needed, attack.signals)),
-        "Models": models_needed(attack.minimum),
+        "Data": "; ".join(map(data_needed, attack.signals)),
+        "Models": models_needed(attack),
         "Parameters": ", ".join(f"{key} `{value}`" for key, value in stamped.items()),
         "Options": "`--models K --queries q`: how well it does with fewer" if attack.limitable else "",
     }
@@ -119,19 +122,29 @@ def attack_entry(attack: Attack) -> str:
 
 def data_needed(signal: str) -> str:
     """`loss` (of `scaled_logit` or `logits`)."""
+    if signal == MERLIN:
+        return f"auxiliary array `{MERLIN}`, or queries named `noise(σ)#k`"
     arrays = [source for source in SIGNALS[signal].sources if source != signal] if signal in SIGNALS else []
     stored = "stored, or " if arrays and signal in SIGNALS[signal].sources else ""
     return f"`{signal}`" + (f" ({stored}of {either(arrays)})" if arrays else "")
 
 
-def models_needed(minimum: MinimumCounts) -> str:
-    """2 IN and 2 OUT besides the target."""
+def models_needed(attack: Attack) -> str:
+    """Which models it reads, and how many there must be: 2 IN and 2 OUT besides the target."""
+    needed = counts_needed(attack.minimum)
+    if attack.kind != "scores":
+        return f"all models; {needed}" if needed else "all models"
+    if "folds" in attack.parameters:
+        return f"the models of the other folds; {needed}" if needed else "the models of the other folds"
+    return "the target alone" if attack.separate else needed
+
+
+def counts_needed(minimum: MinimumCounts) -> str:
+    """2 IN and 2 OUT besides the target; nothing if any number will do."""
     sides = [(minimum.n_in, "IN"), (minimum.n_out, "OUT")]
     needed = " and ".join(f"{count} {side}" for count, side in sides if count)
     degrees = f", {minimum.degrees} degrees of freedom a side over all examples" if minimum.degrees else ""
-    return (
-        f"{needed}{' besides the target' * minimum.leave_one_out}{degrees}" if needed else "the target alone"
-    )
+    return f"{needed}{' besides the target' * minimum.leave_one_out}{degrees}" if needed else ""
 
 
 def options_table() -> str:

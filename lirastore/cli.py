@@ -129,6 +129,11 @@ def init(path: Path, labels: Path, preview: Path | None, **plan: Any) -> None:
     help="Of the stored logits. [default: float16 if the source's are, else float32]",
 )
 @click.option(
+    "--name",
+    help="The data set, which published values go by, such as CIFAR-10. [default: what SOURCE and the "
+    "directories above it are called]",
+)
+@click.option(
     "--allow-missing", is_flag=True, help="Leave models that SOURCE lacks uncommitted instead of refusing."
 )
 @quiet_option

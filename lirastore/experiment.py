@@ -349,12 +349,14 @@ def ingest(
     labels: StrPath | None = None,
     membership: StrPath | None = None,
     dtype: str | None = None,
+    name: str | None = None,
     progress: bool = True,
 ) -> Store:
     """Imports somebody else's outputs at `source` into the store at `path`, made if absent; resumable.
 
-    The structure of everything is checked before the first write. For the options, and for a report of what
-    was imported, see `lirastore.importers.ingest`. Raises SourceError naming file and expectation.
+    The structure of everything is checked before the first write. name: of the data set, by which published
+    values go. For the other options, and for a report of what was imported, see `lirastore.importers.ingest`.
+    Raises SourceError naming file and expectation.
     """
     from lirastore import importers
 
@@ -367,6 +369,7 @@ def ingest(
         labels=labels,
         membership=membership,
         dtype=dtype,
+        name=name,
         progress=progress,
     )
     return open(path)

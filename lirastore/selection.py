@@ -98,7 +98,13 @@ class Selection:
 
         if len(self.names) != 1:
             raise click.UsageError(f"--name {name} is for one attack, or for a variant (--signal and --test)")
-        return replace(resolve(self.names[0], preset=self.options["preset"]), name=_free(name))
+        attack = resolve(self.names[0], preset=self.options["preset"])
+        if attack.kind != "scores":
+            raise click.UsageError(
+                f"--name {name}: {attack.name} scores no targets, and the views show its results under its "
+                "own name only; leave out --name"
+            )
+        return replace(attack, name=_free(name))
 
     def _feasible(self, store: Store) -> tuple[list[str], dict[str, str]]:
         kept = ("preset", "equal_counts", "skip_unattackable")

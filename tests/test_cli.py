@@ -295,6 +295,22 @@ def test_one_attack_under_another_name(filled: Path) -> None:
     assert "--name" in refused("attack", filled, "loss", "watson", "--name", "x", code=2)
 
 
+@pytest.mark.parametrize("attack", ["influence", "memorization"])
+def test_what_scores_no_targets_keeps_its_name(filled: Path, attack: str) -> None:
+    message = refused("attack", filled, attack, "--name", "foo", code=2)
+    assert "--name foo" in message and attack in message
+    assert json.loads(ok("status", filled, "--json"))["attacks"] == []
+
+
+def test_the_data_set_of_an_import_is_named(filled: Path, tmp_path: Path) -> None:
+    ok("export", filled, tmp_path / "e.npz")
+    store = tmp_path / "named.lira"
+    ok("ingest", store, tmp_path / "e.npz", "--name", "CIFAR-10, mine")
+    assert lirastore.open(store).info.name == "CIFAR-10, mine"
+    ok("ingest", store, tmp_path / "e.npz")
+    assert "--name" in refused("ingest", store, tmp_path / "e.npz", "--name", "CIFAR-100")
+
+
 def test_limits_on_models_and_queries(filled: Path) -> None:
     done = cli("attack", filled, "lira_online", "loss", "--models", "4,8", "--queries", "1,2,all", "--quiet")
     assert done.returncode == 0, done.stderr

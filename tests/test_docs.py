@@ -62,6 +62,42 @@ def test_every_score_states_its_direction() -> None:
                 assert re.search(r"igher\s+(always\s+)?means\s+member", attack.doc), (preset, attack.name)
 
 
+def entry(page: str, name: str) -> str:
+    return re.split(r"^#", page.partition(f"### `{name}`\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (["loss", "merlin", "ye_population", "ablation_global_phi_all"], "Models: the target alone"),
+        (["shokri", "morgan", "modified_entropy", "quantile"], "Models: the models of the other folds"),
+        (["long"], "Models: the models of the other folds; 1 OUT besides the target"),
+        (["lira_online"], "Models: 2 IN and 2 OUT besides the target"),
+        (["influence"], "Models: all models"),
+        (["memorization"], "Models: all models; 1 IN and 1 OUT"),
+        (["merlin"], "Data: auxiliary array `merlin`, or queries named `noise(σ)#k`"),
+        (
+            ["morgan"],
+            "Data: `scaled_logit` (stored, or of `logits`); auxiliary array `merlin`, or queries named "
+            "`noise(σ)#k`",
+        ),
+    ],
+)
+def test_the_models_and_the_data_that_an_attack_needs(
+    script: ModuleType, names: list[str], line: str
+) -> None:
+    page = script.attacks_page()
+    for name in names:
+        assert f"- {line}" in entry(page, name).splitlines(), name
+
+
+def test_every_attack_states_which_models_it_reads(script: ModuleType) -> None:
+    page = script.attacks_page()
+    for name, attack in presets.attacks(presets.DEFAULT).items():
+        (models,) = re.findall(r"^- Models: (.*)$", entry(page, name), re.MULTILINE)
+        assert (models == "the target alone") is attack.separate, name
+
+
 def test_every_view_and_macro_has_one_entry_with_all_its_columns(script: ModuleType) -> None:
     found = catalog.describe()
     assert sorted(headings(script.sql_page())) == sorted(each.signature for each in found)

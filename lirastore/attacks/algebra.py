@@ -275,6 +275,7 @@ def compose(
         described=True,
         limitable=True,
         equal_counts=variance == "shrunk",
+        separate=not chosen.needs,
         doc=f"{doc or chosen.doc} Higher means member.",
     )
 

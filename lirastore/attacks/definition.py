@@ -112,6 +112,9 @@ class Attack:
         limitable: all that it knows of the other models is from `Block.others` and `Block.loo`, so that it
             can be asked how well it would do with fewer of them.
         equal_counts: it takes as many IN as OUT models whether or not the run does: `Block.even`.
+        separate: a model's score of an example is made of that model's own outputs, and what it was trained
+            on, alone: no other model is read, nothing is fitted to others. Stamped on the results: models
+            that are independent runs then have independent scores, and cannot betray each other's membership.
         for_store: (the attack, what is known of a store) -> the attack as that store can give it: chooses
             signals, and parameters to be stamped. Raises MissingData, or MissingDependency, with the remedy.
         doc: paper, formula, direction.
@@ -127,6 +130,7 @@ class Attack:
     described: bool = False
     limitable: bool = False
     equal_counts: bool = False
+    separate: bool = False
     for_store: Callable[[Attack, Facts], Attack] | None = field(default=None, repr=False)
     doc: str = ""
 

@@ -110,7 +110,13 @@ def _attack(name: str, function: Callable[[Block], Float64], **more: Any) -> Att
     )
 
 
-MERLIN = _attack("merlin", merlin, signals=(_STORED,), parameters={"preset": "paper", "queries": "noise"})
+MERLIN = _attack(
+    "merlin",
+    merlin,
+    signals=(_STORED,),
+    parameters={"preset": "paper", "queries": "noise"},
+    separate=True,
+)
 MORGAN = _attack(
     "morgan",
     morgan,

@@ -189,6 +189,7 @@ YE_POPULATION = Attack(
     parameters={"preset": "paper", "signal": "loss", "queries": "first", "population": NON_MEMBERS},
     described=True,
     limitable=True,
+    separate=True,
     for_store=_for_store,
     doc='Ye et al., "Enhanced Membership Inference Attacks against Machine Learning Models", CCS 2022, '
     "Attack-P: −(share of population losses below ℓ), of the target's own population losses, first query. "

@@ -8,7 +8,9 @@ Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference Attacks", 
 with p the confidence in the label. Its authors' code (ml_privacy_meter, research/2024_rmia/main.py) takes p̄
 online as the mean over equally many IN and OUT models, and so does this one: the mean over all models beside
 the target. With `equal_counts` they are equally many; without it the mean still gives nothing away, for it is
-made of all models but the target whether that is a member or not. Offline p̄ = ½((1 + a)·p̄_out + (1 − a)).
+made of all models but the target whether that is a member or not. Offline p̄ = ½((1 + a)·p̄_out + (1 − a)),
+of x and of z alike: points of a stored population have no IN models, and yet the authors' code corrects their
+mean by (1 + a)/2 and (1 − a)/2, too.
 The code's other ingredients, softmax with margin and temperature, trimmed means and a vote of the queries,
 are not in the paper's definition and not here. All is computed from log p, so that p = 0 and p = 1 are
 ordinary values."""

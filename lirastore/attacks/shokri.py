@@ -108,8 +108,10 @@ def shokri(block: Block) -> Float64:
     """(M, e) float64: log-odds of membership by a classifier g of (f(x), y), first query; 0 is undecided.
 
     Shokri, Stronati, Song & Shmatikov, "Membership Inference Attacks Against Machine Learning Models", IEEE
-    S&P 2017, as Carlini et al. 2022 run it: one g for all classes, on logits and the label, rather than one
-    per class on probabilities. Higher means member. Needs logits, and scikit-learn.
+    S&P 2017, as Carlini et al. 2022 run it: one g for all classes, on logits and the label. The original's
+    classifiers, one per class on probabilities, are left out: each would be fitted to a C-th of the rows; and
+    trees, which see order only, split on p as on log p, but where p is rounded to 1 and tells nothing more.
+    Higher means member. Needs logits, and scikit-learn.
 
     g: gradient-boosted trees (HistGradientBoostingClassifier, 50 of at most 31 leaves, rate 0.1). It sees the
     log-probabilities of all classes (logits, centred by their logsumexp), the label, and φ, for a tree cannot

@@ -9,8 +9,10 @@ values of an example with sum of squared deviations SS the next one follows Stud
     ν + k − 1 degrees of freedom,   scale² = (1 + 1/k)·σ_j²,   σ_j² = (ν·τ² + SS)/(ν + k − 1)
 
 The prior is fitted to all examples, as Smyth 2004 ("Linear Models and Empirical Bayes Methods", limma) does
-for genes, per side, query and target, the target left out; but by moments that constant columns do not upset,
-as they would the logarithms of variances. τ is the mean standard deviation over examples. ν is such that the
+for genes, per side, query and target, the target left out. It is fitted by moments: they are sums, which one
+pass gives for every target without itself, where a likelihood of held-out values takes a pass for every ν
+that is tried. His moments, of log variances, gave attacks on φ the same strength, but broke on constant
+columns and on the loss. So τ is the mean standard deviation over examples. ν is such that the
 prior's share (E σ)²/E σ² = (ν − 2)/2·(Γ((ν − 1)/2)/Γ(ν/2))² is that of τ² in the pooled variance.
 
 Examples that vary much among their IN models do so among their OUT models. So the test that reads both sides

@@ -96,7 +96,7 @@ def identity(attack: Attack, snapshot: Snapshot, options: Options) -> dict[str, 
     return {
         "attack": attack.name,
         "kind": attack.kind,
-        "parameters": json.loads(json.dumps(dict(attack.parameters))),
+        "parameters": _stamped(attack),
         "preset": str(attack.parameters.get("preset", options.preset)),
         "set_digest": snapshot.set_digest,
         "equal_counts": options.equal_counts or attack.equal_counts or attack.kind == "power",
@@ -104,6 +104,12 @@ def identity(attack: Attack, snapshot: Snapshot, options: Options) -> dict[str, 
         "options": {"source": options.source, "skip_unattackable": options.skip_unattackable},
         "library_version": __version__,
     }
+
+
+def _stamped(attack: Attack) -> dict[str, Any]:
+    """The parameters as JSON has them, with `separate` if the attack is."""
+    own: dict[str, Any] = json.loads(json.dumps(dict(attack.parameters)))
+    return {**own, "separate": True} if attack.separate else own
 
 
 def up_to_date(attack: Attack, result: Result | None, identity: Mapping[str, Any], lira: Path) -> bool:

@@ -131,7 +131,7 @@ class _OneRun:
 
     def __init__(self, store: LogitStore, result: Result, design: Membership) -> None:
         self._models = np.asarray(result.models, np.int64)
-        self._assumption = _coins(design)
+        self._assumption = _coins(design, separate=_is_separate(result))
         self.refused = _one_run_refused(store, result, design)
         self.reader = Extremes(self._models, GUESSES[-1], GUESSES[-1] // 2)
 
@@ -195,12 +195,22 @@ def _best(scored: int, tests: list[tuple[int, int]], delta: float, significance:
     return best
 
 
-def _coins(design: Membership) -> str:
+def _is_separate(result: Result) -> bool:
+    """Whether a model's scores are made of its own outputs alone: `Attack.separate`, as it was stamped."""
+    return result.parameters.get("separate") is True
+
+
+def _coins(design: Membership, *, separate: bool) -> str:
     text = (
         "each example was put into the target's training set or left out by a fair coin of its own, and the "
         "attack can know how it fell from the trained model only"
     )
-    if design.fixed:
+    if design.fixed and separate:
+        text += (
+            "; every example is in half of the models, which ties the coins of one model to those of the "
+            "others and not to each other, and the attack reads no model but the target"
+        )
+    elif design.fixed:
         text += (
             "; every example is in half of the models: equal counts keep its shadow models from betraying "
             "the coin, and what they say of other examples is taken not to betray it either"
@@ -216,22 +226,28 @@ def _origin(design: Membership) -> str:
 
 
 def _one_run_refused(store: LogitStore, result: Result, design: Membership) -> str | None:
-    """Why there can be no one-run audit, and the remedy."""
+    """Why there can be no one-run audit, and the remedy.
+
+    With fixed counts, too, a single model's memberships are fair coins, each example's independent of the
+    others'. The other models' betray them: together they tell each coin. So what matters is whether the
+    attack reads other models.
+    """
+    told = design.fixed and not _is_separate(result)
     attackable = store.attackable()
     examples = store.info.examples if attackable is None else int(np.count_nonzero(attackable))
     if design.doubt is not None:
         return f"{design.doubt}, so examples were not drawn independently with even odds; {_PLAN}"
     if not design.half:
         return f"examples were not drawn with even odds; {_PLAN} and `--keep-fraction 0.5`"
-    if design.fixed and not result.equal_counts:
-        return (
-            "every example is in the same number of models, so the other models betray the target's "
-            f"membership; run the attack with `--equal-counts`, or {_PLAN}"
-        )
-    if design.fixed and "folds" in result.parameters:
+    if told and "folds" in result.parameters:
         return (
             "every example is in the same number of models, so those of the other folds betray the target's "
             f"membership, and equal counts do not reach what is fitted to folds; {_PLAN}"
+        )
+    if told and not result.equal_counts:
+        return (
+            "every example is in the same number of models, so the other models, which the attack reads, "
+            f"betray the target's membership; run it with `--equal-counts`, or {_PLAN}"
         )
     if result.rows != examples * len(result.models) or not result.rows:
         return (
@@ -302,10 +318,10 @@ class _Separated:
 
 def _separated_refused(result: Result, design: Membership) -> str | None:
     """Why one example over the models cannot be audited, and the remedy."""
-    if result.parameters.get("test") != "global":
+    if not _is_separate(result):
         return (
-            "its scores of different models are computed from each other's outputs, so they are no "
-            "independent trials; `lirastore attack STORE loss` scores each model by itself"
+            "it does not, as far as is known, score each model by that model's own outputs alone, so the "
+            "scores of different models are no independent trials; `lirastore attack STORE loss` does"
         )
     if design.doubt is not None:
         return f"{design.doubt}, so examples were not drawn independently of each other; {_PLAN}"

@@ -107,6 +107,7 @@ def ingest(
     labels: str | PathLike[str] | None = None,
     membership: str | PathLike[str] | None = None,
     dtype: str | None = None,
+    name: str | None = None,
     progress: bool = True,
 ) -> IngestReport:
     """Imports `source` into the store at `store_path`, which is made if it does not exist.
@@ -128,8 +129,10 @@ def ingest(
     of all models. labels: a `.npy` of (E,) integers, for layouts that do not store the labels. membership: a
     `.npy` of (M, E) bool, or JSON, for a layout that stores the masks in pickles, which are never loaded (see
     `leakpro`). An option for which the layout has no use is an error. dtype: of the stored logits, `float32`
-    or `float16`; default: float16 if the source's are, else float32. progress: show it on stderr, if that is
-    a terminal.
+    or `float16`; default: float16 if the source's are, else float32. name: of the data set, in a new store;
+    published values, and RMIA's a, go by it. Default: what the source says, else its directory's name, or
+    where only a directory above tells the data set, the path from there (`cifar10/resnet18/seed1`). A store
+    that is there must have the name that is given. progress: show it on stderr, if that is a terminal.
 
     Memory: labels and masks, a few slices of 4 MiB, and the writer's own; values and pictures are never held
     whole, whatever the size of the source.
@@ -143,11 +146,11 @@ def ingest(
 
     path = Path(source)
     check_place(Path(store_path))
-    name = detect(path) if format == "auto" else format
-    chosen = importer(name)
+    layout = detect(path) if format == "auto" else format
+    chosen = importer(layout)
     if not path.exists():
         raise SourceError(f"{path}: no such file or directory")
-    check_options(name, chosen.TAKES, {"epoch": epoch, "labels": labels, "membership": membership})
+    check_options(layout, chosen.TAKES, {"epoch": epoch, "labels": labels, "membership": membership})
     options = Options(
         allow_missing=allow_missing,
         epoch=epoch,
@@ -156,7 +159,7 @@ def ingest(
         progress=progress,
         scratch=Path(store_path) / LIRA / ATTEMPTS,
     )
-    return run(chosen.scan(path, options), Path(store_path), dtype=dtype, progress=progress)
+    return run(chosen.scan(path, options), Path(store_path), dtype=dtype, name=name, progress=progress)
 
 
 def export(store: LogitStore, file: str | PathLike[str]) -> None:

@@ -45,6 +45,7 @@ from lirastore.importers.source import (
     Options,
     SourceModel,
     check_labels,
+    data_set_name,
     missing_models,
     parse_json,
 )
@@ -112,7 +113,7 @@ def scan(source: Path, options: Options) -> Experiment:
     queries = shape[2] if kind == "logits" else shape[1]
     return Experiment(
         format="carlini",
-        name=source.resolve().name,
+        name=data_set_name(source),
         labels=label,
         membership=membership,
         augmentations=_augmentations(queries, pictures is None or pictures.is_images),

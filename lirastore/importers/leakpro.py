@@ -60,7 +60,14 @@ from lirastore.importers.outputs import (
     source_model,
     store_dtype,
 )
-from lirastore.importers.source import Experiment, Options, SourceModel, check_labels, missing_models
+from lirastore.importers.source import (
+    Experiment,
+    Options,
+    SourceModel,
+    check_labels,
+    data_set_name,
+    missing_models,
+)
 
 __all__ = ["EXPECTS", "TAKES", "recognises", "scan"]
 
@@ -116,7 +123,7 @@ def scan(source: Path, options: Options) -> Experiment:
     found = [_at_row(cached[model], row) for row, model in enumerate(plan.models) if model in cached]
     return Experiment(
         format="leakpro",
-        name=source.resolve().name,
+        name=data_set_name(source),
         labels=_labels(options, source, plan.samples, classes),
         membership=plan.membership,
         augmentations=("identity",),

@@ -41,7 +41,7 @@ from lirastore.importers.outputs import (
     source_model,
     store_dtype,
 )
-from lirastore.importers.source import Experiment, Options, missing_models
+from lirastore.importers.source import Experiment, Options, data_set_name, missing_models
 
 __all__ = ["EXPECTS", "TAKES", "recognises", "scan"]
 
@@ -83,7 +83,7 @@ def scan(source: Path, options: Options) -> Experiment:
     classes = sizes[2] if kind == "logits" else None
     return Experiment(
         format="lira-pytorch",
-        name=source.resolve().name,
+        name=data_set_name(source),
         labels=given_labels(options, source, examples=sizes[0], classes=classes),
         membership=membership,
         augmentations=tuple(f"query{query}" for query in range(sizes[1])),

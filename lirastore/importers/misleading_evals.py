@@ -38,7 +38,14 @@ from lirastore.importers.outputs import (
     source_model,
     store_dtype,
 )
-from lirastore.importers.source import Experiment, Options, check_labels, missing_models, parse_json
+from lirastore.importers.source import (
+    Experiment,
+    Options,
+    check_labels,
+    data_set_name,
+    missing_models,
+    parse_json,
+)
 from lirastore.importers.torchfile import open_tensor
 
 __all__ = ["EXPECTS", "TAKES", "recognises", "scan"]
@@ -84,7 +91,7 @@ def scan(source: Path, options: Options) -> Experiment:
     canaries = _canaries(attack / "canary_indices.pt", examples)
     return Experiment(
         format="misleading-evals",
-        name=shadow.resolve().parent.name,
+        name=data_set_name(shadow.resolve().parent),
         labels=check_labels(labels.load(), labels.where, examples=examples, classes=classes),
         membership=membership,
         augmentations=_augmentations(queries),

@@ -35,7 +35,15 @@ from lirastore.importers.columns import Columns
 from lirastore.importers.npyfile import Npy, open_npy
 from lirastore.importers.npzstream import check_range, from_confidence
 from lirastore.importers.outputs import given_labels, load_mask, needed
-from lirastore.importers.source import Batch, Experiment, Options, SourceModel, missing_models, parse_json
+from lirastore.importers.source import (
+    Batch,
+    Experiment,
+    Options,
+    SourceModel,
+    data_set_name,
+    missing_models,
+    parse_json,
+)
 
 __all__ = ["EXPECTS", "TAKES", "recognises", "scan"]
 
@@ -75,7 +83,7 @@ def scan(source: Path, options: Options) -> Experiment:
     population = _population(path, signals, resources, options.scratch)
     return Experiment(
         format="privacy-meter",
-        name=source.resolve().name,
+        name=data_set_name(source),
         labels=given_labels(options, source, examples=examples, classes=None),
         membership=membership,
         augmentations=("identity",),

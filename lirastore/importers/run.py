@@ -40,12 +40,15 @@ def check_place(path: Path) -> None:
             )
 
 
-def run(experiment: Experiment, path: Path, *, dtype: str | None, progress: bool) -> IngestReport:
+def run(
+    experiment: Experiment, path: Path, *, dtype: str | None, name: str | None, progress: bool
+) -> IngestReport:
     """Imports a scanned experiment. See `lirastore.importers.ingest`."""
     with experiment.resources:
         warnings = list(experiment.warnings)
-        store = _open_or_create(experiment, path, dtype, warnings)
+        store = _open_or_create(experiment, path, dtype, name, warnings)
         _check_same(store, experiment, dtype)
+        _check_name(store, name)
         skipped = _check_committed(store, experiment.models)
         todo = [model for model in experiment.models if model.model not in skipped]
         ingested, clipped, points = [], {}, 0
@@ -83,7 +86,9 @@ def _bar(store: LogitStore, models: int, progress: bool) -> Any:
     )
 
 
-def _open_or_create(experiment: Experiment, path: Path, dtype: str | None, warnings: list[str]) -> LogitStore:
+def _open_or_create(
+    experiment: Experiment, path: Path, dtype: str | None, name: str | None, warnings: list[str]
+) -> LogitStore:
     if path.exists():
         return open_store(path)
     preview = None if experiment.preview is None else experiment.preview(warnings)
@@ -98,7 +103,7 @@ def _open_or_create(experiment: Experiment, path: Path, dtype: str | None, warni
             augmentations=experiment.augmentations,
             classes=experiment.classes,
             dtype=dtype or experiment.dtype,
-            name=experiment.name,
+            name=experiment.name if name is None else name,
             design=design,
             preview=preview,
             attackable=experiment.attackable,
@@ -138,6 +143,15 @@ def _check_same(store: LogitStore, experiment: Experiment, dtype: str | None) ->
             f"example {example} has label {labels[example]}, in the source {experiment.labels[example]}",
         )
     _check_membership(store, experiment)
+
+
+def _check_name(store: LogitStore, name: str | None) -> None:
+    """Raises SourceError if a name was given that is not the store's."""
+    if name not in (None, store.info.name):
+        raise SourceError(
+            f"{store.path} is of the data set {store.info.name!r}, but name {name!r} was given; leave it out "
+            "(--name), or import into a new store"
+        )
 
 
 def _check_membership(store: LogitStore, experiment: Experiment) -> None:

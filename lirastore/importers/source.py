@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lirastore.datasets import dataset_key
 from lirastore.errors import SourceError, name_some
 from lirastore.store import Sliced
 
@@ -29,6 +30,7 @@ __all__ = [
     "SourceModel",
     "check_labels",
     "check_options",
+    "data_set_name",
     "missing_models",
     "parse_json",
 ]
@@ -39,6 +41,9 @@ _WITHOUT: Final = {
     "membership": "stores the masks itself",
 }
 """Why a layout has no use for an option."""
+
+_TELLING: Final = 4
+"""How many parts of a path may name the data set."""
 
 
 class BadValues(SourceError):
@@ -97,8 +102,9 @@ class SourceModel:
 class Experiment:
     """A source whose structure has been checked, all of it: what the store is created from.
 
-    labels (E,) int64; membership (M, E) bool, with all-False rows for the `unknown_masks` of the `missing`
-    ones. classes None where there are no logits. models: in the order in which they are read fastest.
+    name: what the data set is called, unless the user says otherwise. labels (E,) int64; membership (M, E)
+    bool, with all-False rows for the `unknown_masks` of the `missing` ones. classes None where there are no
+    logits. models: in the order in which they are read fastest.
     preview(warnings) gives the (E, H, W, channel) uint8 pictures, read as they are sliced; it is only called
     when a store is created. signals: auxiliary arrays and their dims. population: how many points each
     model's `population` gives. features (E, d), read as they are sliced. resources: closed when the import
@@ -141,6 +147,19 @@ class Importer(Protocol):
 
     def scan(self, source: Path, options: Options) -> Experiment:
         """Checks the structure of all models. Raises SourceError; writes nothing."""
+
+
+def data_set_name(source: Path) -> str:
+    """What the data set is to be called: as the directory, `cifar10` for `exp/cifar10`.
+
+    Where that name tells none of the paper's data sets, and exactly one of the three directories above does,
+    the path from there on: `cifar10/resnet18/seed1` for `experiments/cifar10/resnet18/seed1`.
+    """
+    *above, own = source.resolve().parts[-_TELLING:]
+    telling = [place for place, part in enumerate(above) if dataset_key(part) is not None]
+    if dataset_key(own) is not None or len(telling) != 1:
+        return own
+    return "/".join([*above[telling[0] :], own])
 
 
 def check_options(name: str, takes: frozenset[str], given: Mapping[str, object]) -> None:

@@ -6,11 +6,12 @@ import hashlib
 import json
 import pickle
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from attack_harness import null, scores
+from attack_harness import Experiment, null, scores
 
 from lirastore.attacks import (
     Attack,
@@ -122,6 +123,40 @@ def test_malformed_names_are_refused(name: str) -> None:
 
 def test_the_longest_name_is_accepted() -> None:
     assert check_name("a" * 64) == "a" * 64
+
+
+def test_attacks_that_score_each_model_by_itself_say_so() -> None:
+    made = [attack for preset in presets.PRESETS for attack in presets.attacks(preset).values()]
+    found = {(attack.parameters["preset"], attack.name) for attack in made if attack.separate}
+    assert found == {
+        *(("paper", name) for name in ("loss", "merlin", "ye_population")),
+        *(("paper", f"ablation_global_{what}") for what in ("loss", "phi", "phi_all")),
+        ("carlini-code", "ablation_global_phi_all"),
+        *(("misleading-evals", f"ablation_global_{what}") for what in ("phi", "hinge")),
+    }
+    assert all(attack.separate is (attack.parameters.get("test") == "global") for attack in made
+               if "test" in attack.parameters)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["loss", "merlin", "ye_population", "ablation_global_phi_all"])
+@pytest.mark.parametrize("points", [0, 30])
+def test_separate_scores_do_not_change_with_the_other_models(name: str, points: int) -> None:
+    """A model is scored alike whatever the others answer and hold; `watson`, for one, is not."""
+    rng = np.random.default_rng(5)
+    first, others = null("balanced", 8, 40, seed=1), null("bernoulli", 8, 40, seed=9)
+
+    def beside(rest: Experiment) -> Experiment:
+        member = np.concatenate([first.member[:1], rest.member[1:]])
+        signals = {
+            key: np.concatenate([first.signals[key][:1], rest.signals[key][1:]]) for key in rest.signals
+        }
+        population = np.concatenate([known, rng.normal(size=(7, points))]) if points else None
+        return replace(first, member=member, signals=signals, population=population)
+
+    known = rng.normal(size=(1, points))
+    one, two = beside(first), beside(others)
+    np.testing.assert_array_equal(scores(named(name), one)[0], scores(named(name), two)[0])
+    assert (scores(named("watson"), one)[0] != scores(named("watson"), two)[0]).any()
 
 
 # --- coordinates --------------------------------------------------------------------------------

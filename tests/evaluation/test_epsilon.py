@@ -25,7 +25,7 @@ from lirastore.evaluation.epsilon import COLUMNS, DELTA, GUESSES, bounds
 from lirastore.evaluation.guesses import Extremes, Separation
 from lirastore.evaluation.stream import Block
 
-ALONE = {"test": "global"}  # each model is scored by itself
+ALONE = {"test": "global", "separate": True}  # each model is scored by itself
 SHARED = {"test": "gaussian-in-out"}
 
 
@@ -472,14 +472,36 @@ def leaking(member):
 
 
 @pytest.mark.parametrize("scheme", ["balanced", "carlini"])
-@pytest.mark.parametrize("parameters", [ALONE, SHARED])
-def test_fixed_counts_need_equal_counts(scheme, parameters):
+def test_fixed_counts_need_equal_counts(scheme):
     member, design = drawn(scheme)
-    rows = audit(member, leaking(member), parameters, design=design)
+    rows = audit(member, leaking(member), SHARED, design=design)
     assert "--equal-counts" in refusal(rows, "one_run") and "--design bernoulli" in refusal(rows, "one_run")
-    rows = audit(member, leaking(member), parameters, design=design, equal_counts=True)
+    rows = audit(member, leaking(member), SHARED, design=design, equal_counts=True)
     assert refusal(rows, "one_run") is None
-    assert "half of the models" in rows[0]["assumption"] and rows[0]["epsilon"] > 1
+    assert "shadow models" in rows[0]["assumption"] and rows[0]["epsilon"] > 1
+
+
+@pytest.mark.parametrize("scheme", ["balanced", "carlini"])
+@pytest.mark.parametrize("equal_counts", [False, True])
+def test_fixed_counts_betray_nothing_to_who_reads_the_target_alone(scheme, equal_counts):
+    member, design = drawn(scheme)
+    rows = audit(member, leaking(member), ALONE, design=design, equal_counts=equal_counts)
+    assert refusal(rows, "one_run") is None and rows[0]["epsilon"] > 1
+    assert "no model but the target" in rows[0]["assumption"] and "shadow" not in rows[0]["assumption"]
+
+
+@pytest.mark.parametrize("models", [2, 4])
+def test_fixed_counts_keep_the_bounds_of_separate_scores_true(models):
+    """With two models one holds what the other does not: nothing could depend more on each other."""
+    rng, epsilon, failed = np.random.default_rng(15), 1.0, 0
+    for seed in range(400):
+        member = subsets.draw("balanced", models=models, examples=160, seed=seed)
+        design = {"scheme": "balanced", "seed": seed, "keep_fraction": 0.5}
+        rows = audit(member, randomised_response(rng, member, epsilon), ALONE, design=design, size=10**6)
+        found = [row["epsilon"] for row in rows_of(rows, "one_run")]
+        assert None not in found
+        failed += max(found) > epsilon
+    check_rate(failed, 400)
 
 
 @pytest.mark.parametrize(
@@ -497,6 +519,8 @@ def test_fits_over_folds_on_fixed_counts_are_refused():
     folded = {"folds": 4}
     rows = audit(member, leaking(member), folded, design=design, equal_counts=True)
     assert "folds" in refusal(rows, "one_run")
+    rows = audit(member, leaking(member), folded, design=design)
+    assert "folds" in refusal(rows, "one_run") and "--equal-counts" not in refusal(rows, "one_run")
     assert refusal(audit(*(drawn("bernoulli")[0], leaking(drawn("bernoulli")[0])), folded), "one_run") is None
 
 
@@ -505,6 +529,19 @@ def test_scores_that_models_share_are_no_trials():
     rows = audit(member, leaking(member), SHARED, design=design)
     assert "lirastore attack STORE loss" in refusal(rows, "clopper_pearson")
     assert refusal(rows, "one_run") is None
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"queries": "noise", "separate": True}, {"population": "stored", "separate": True},
+     {"population": "target-nonmembers", "separate": True}],
+)  # fmt: skip
+def test_what_scores_each_model_by_itself_is_told_by_its_stamp(parameters):
+    member, design = drawn("bernoulli", models=24)
+    rows = audit(member, leaking(member), parameters, design=design)
+    assert refusal(rows, "clopper_pearson") is None
+    unknown = {"test": "global", "function": "mine"}
+    assert "as far as is known" in refusal(audit(member, leaking(member), unknown), "clopper_pearson")
 
 
 def test_the_targets_own_non_members_as_population_are_refused():
@@ -602,8 +639,8 @@ def test_memberships_from_elsewhere_that_may_be_coins_are_taken_at_their_word():
     assert {row["refused"] for row in rows} == {None}
     assert all("given or imported" in row["assumption"] for row in rows)
     balanced, _ = drawn("balanced")
-    assert "--equal-counts" in refusal(audit(balanced, leaking(balanced), design=GIVEN), "one_run")
-    rows = audit(balanced, leaking(balanced), design=GIVEN, equal_counts=True)
+    assert "--equal-counts" in refusal(audit(balanced, leaking(balanced), SHARED, design=GIVEN), "one_run")
+    rows = audit(balanced, leaking(balanced), SHARED, design=GIVEN, equal_counts=True)
     assert refusal(rows, "one_run") is None and "given or imported" in rows[0]["assumption"]
 
 

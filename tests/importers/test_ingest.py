@@ -13,8 +13,10 @@ import foreign
 import numpy as np
 import pytest
 
+import lirastore
 from lirastore import importers
 from lirastore.errors import InputError, NotAStore, SourceError
+from lirastore.importers.source import data_set_name
 from lirastore.store import open_store
 
 
@@ -100,6 +102,7 @@ def test_unknown_formats_and_absent_sources(source, store):
 
 KILLED_WHILE_READING = """
 import os, signal, sys
+import lirastore
 from lirastore import importers
 from lirastore.importers import npyfile
 from lirastore.importers.npyfile import Npy
@@ -231,6 +234,43 @@ def test_other_labels_or_masks_are_refused(source, store, truth):
         ingest(source, store)
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("exp/cifar10", "cifar10"),
+        ("exp/CIFAR-100", "CIFAR-100"),
+        ("experiments/cifar10/resnet18/seed1", "cifar10/resnet18/seed1"),
+        ("cifar10/out", "cifar10/out"),
+        ("wikitext103/a/b/c/seed1", "seed1"),
+        ("cifar10/cifar100/seed1", "seed1"),
+        ("cifar10/cifar100", "cifar100"),
+        ("mnist/run", "run"),
+    ],
+)
+def test_the_data_set_is_called_after_the_directories(path, name):
+    assert data_set_name(Path("/far/off") / path) == name
+
+
+def test_the_data_set_is_found_from_a_relative_path_and_through_a_link(tmp_path, monkeypatch):
+    place = tmp_path / "cifar100" / "wrn" / "seed1"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    (tmp_path / "link").symlink_to(place)
+    assert data_set_name(Path()) == data_set_name(tmp_path / "link") == "cifar100/wrn/seed1"
+
+
+def test_a_name_is_given_to_a_new_store_and_must_be_that_of_an_old_one(source, store):
+    ingest(source, store, name="CIFAR-100")
+    assert open_store(store).info.name == "CIFAR-100"
+    ingest(source, store)
+    ingest(source, store, name="CIFAR-100")
+    for other in ("cifar10", ""):
+        with pytest.raises(SourceError, match=f"the data set 'CIFAR-100', but name '{other}' was given"):
+            ingest(source, store, name=other)
+    again = lirastore.ingest(store.with_name("other.lira"), source, name="mine", progress=False)
+    assert again.info.name == "mine"
+
+
 def test_another_dtype_is_refused(source, store):
     ingest(source, store)
     assert ingest(source, store, dtype="float32").skipped == (0, 1, 2, 3)
@@ -277,8 +317,10 @@ MEASURED = """
 import re, sys
 from pathlib import Path
 import numpy, tqdm, zarr
+import lirastore
 from lirastore import importers
 from lirastore.importers import npzexport, run
+from lirastore.importers.source import data_set_name
 from lirastore.store import open_store
 
 def peak():  # of this program: ru_maxrss would begin with that of the process it was forked from

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lirastore import importers, subsets
+from lirastore.datasets import dataset_key
 from lirastore.errors import SourceError
 from lirastore.store import open_store
 
@@ -51,6 +52,13 @@ def assert_holds_scores(store: Path, truth: foreign.Truth) -> None:
         found = opened.read("scaled_logit", model, 0, len(truth.labels))
         np.testing.assert_array_equal(found, truth.scaled[model].astype(np.float32))
     np.testing.assert_array_equal(opened.membership(), truth.membership)
+
+
+def test_the_data_set_may_be_told_by_a_directory_above(tmp_path, store, labels, truth):
+    source = foreign_more.lira_analysis(tmp_path / "experiments" / "cifar10" / "resnet18" / "seed1", truth)
+    ingest(source, store, labels=labels)
+    assert open_store(store).info.name == "cifar10/resnet18/seed1"
+    assert dataset_key(open_store(store).info.name) == "cifar10"
 
 
 # --- lira-pytorch ---------------------------------------------------------------------------------

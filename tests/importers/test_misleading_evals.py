@@ -80,6 +80,9 @@ def test_runs_with_a_suffix(tmp_path, store, drawn):
     ingest(source, store)
     foreign.assert_holds(open_store(store), truth)
     assert open_store(store).info.name == "clean"
+    beside = foreign_more.misleading_evals(tmp_path / "cifar100" / "clean", truth, canaries)
+    ingest(beside, store.with_name("told.lira"))
+    assert open_store(store.with_name("told.lira")).info.name == "cifar100/clean"
     other = truth.with_logits(truth.logits + np.float32(1))
     foreign_more.misleading_evals(source, other, canaries, suffix="train_1")
     with pytest.raises(SourceError, match="shadow_train_0, shadow_train_1 are runs of their own"):

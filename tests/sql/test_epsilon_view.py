@@ -10,7 +10,7 @@ from lirastore import catalog, evaluation, results
 
 BERNOULLI = {"scheme": "bernoulli", "seed": 0, "keep_fraction": 0.5}
 BALANCED = {"scheme": "balanced", "seed": 0, "keep_fraction": 0.5}
-ALONE = {"signal": "loss", "test": "global", "queries": "first"}
+ALONE = {"signal": "loss", "test": "global", "queries": "first", "separate": True}
 SHARED = {"signal": "scaled_logit", "test": "gaussian-in-out", "queries": "all"}
 
 
@@ -47,6 +47,8 @@ def test_bounds_of_two_attacks(tmp_path, members, rng):
     (refused,) = whole(rows, attack="lira_online", method="clopper_pearson")
     assert refused["epsilon"] is None and "STORE loss" in refused["refused"]
     assert max(row["epsilon"] for row in whole(rows, attack="lira_online", method="one_run")) < 1
+    assert not any("no bounds" in line for line in catalog.query(made, "epsilon_lower_bound").warnings)
+    assert {row["preset"] for row in rows} == {"paper"}
     assert {row["confidence"] for row in rows} == {0.95} and all(row["assumption"] for row in rows)
 
 
@@ -67,7 +69,8 @@ def test_a_new_run_has_none_until_it_is_evaluated(tmp_path, members, rng):
     put_scores(made, "loss", rng.normal(size=members.shape) + 6 * members, parameters=ALONE)
     assert whole(evaluated(made), method="one_run")[0]["epsilon"] > 2
     put_scores(made, "loss", rng.normal(size=members.shape), parameters=ALONE)
-    assert catalog.query(made, "epsilon_lower_bound").fetchall() == []
+    with catalog.query(made, "epsilon_lower_bound") as answer:
+        assert any("no bounds of loss" in line for line in answer.warnings) and answer.fetchall() == []
     assert max(row["epsilon"] for row in evaluated(made)) < 1
 
 
