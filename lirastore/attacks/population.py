@@ -68,8 +68,8 @@ def share_of_non_members_below(row: TargetRow, values: Float64) -> Float64:
     if ordered.size < _LEAST_NON_MEMBERS:
         raise MissingData(
             f"target {row.target} has {ordered.size} non-members to be the population that its examples are "
-            f"compared with; expected at least {_LEAST_NON_MEMBERS}: store a population array, or more "
-            "examples"
+            f"compared with; expected at least {_LEAST_NON_MEMBERS}: store population points "
+            "(lirastore.create(population=)), or more examples"
         )
     counts = np.searchsorted(ordered, values, side="left")
     return counts / (ordered.size - taken)

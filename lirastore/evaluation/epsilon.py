@@ -257,7 +257,7 @@ def _one_run_refused(store: LogitStore, result: Result, design: Membership) -> s
     if result.parameters.get("population") == NON_MEMBERS:
         return (
             "its population are the target's own non-members, so scores depend on the membership that is "
-            "guessed; give the store population points"
+            "guessed; give the store population points (lirastore.create(population=))"
         )
     return None
 

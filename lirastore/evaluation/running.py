@@ -73,10 +73,11 @@ def evaluate(
     interrupted goes on where it was. Which examples a replicate draws depends on the seed and on how many
     there are, and on nothing else: not on threads or memory, and not on the attack.
 
-    memory: budget in bytes (default: a quarter of the machine's). A quarter of it at most holds the weights,
-    examples × 1,001 bytes if that fits (50 MB at 50,000 examples), else some replicates at a time, 64 at
-    least, with a pass over the scores for each lot. Beside them: 25 MB, 70 bytes per example, a row group and
-    20 MB per thread, and 16 bytes per non-member near a threshold (200,000 of 12.8 million scores).
+    memory: budget in bytes (default: a quarter of the machine's). At most a quarter of it holds the weights,
+    1,001 bytes per example if that fits (50 MB for 50,000), else some replicates at a time, 64 at least, with
+    a pass over the scores for each lot. There are as many threads as take another quarter at most, with 40 MB
+    and a row group each, but one at least. Beside these: 80 MB, 70 bytes per example, and 16 bytes per
+    non-member near a threshold, of which there are 230,000 among 12.8 million scores of 256 models.
 
     Raises ResultError for scores that cannot be read, FormatVersionError for an evaluation of a newer format.
     """

@@ -24,7 +24,7 @@ class Weighing:
     weights: (n, R) uint8. example: the place of each of the store's examples among the n. edges: as `Survey`
     has them. bounds: (rates, R), as `Windows` has them. Results, float64 but whole numbers and exact: `tp`
     (rates, R), members above the bounds, `outside` and `inside` (BINS, R), non-members and members by bin.
-    Memory: 16 KB per replicate, and 12 KB per replicate and thread.
+    Memory: 8 KB per replicate, and per thread 20 KB per replicate and 8 MB.
     """
 
     def __init__(self, weights: Array, example: Array, edges: Array, bounds: Array) -> None:

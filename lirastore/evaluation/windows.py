@@ -34,9 +34,9 @@ class Windows:
     """The non-members whose scores lie in the window of each FPR, one by one, and counts of all others.
 
     example: (E,) int64, the place of each of the store's examples among the n that were scored. `totals` is
-    (n, 2 + rates) int64: members, non-members, and non-members above each window. Memory: 16 bytes per
-    non-member in a window, of which there are about 12·√(most × fpr × non-members), and 64 n bytes; examples
-    that tie in a window count once each.
+    (n, 2 + rates) int64: members, non-members, and non-members above each window. Memory: 64 n bytes, and 16
+    bytes per non-member in a window, of which there are about 10·√(most × fpr × non-members); those of an
+    example that tie count once.
     """
 
     def __init__(self, survey: Survey, rates: Sequence[float], deviations: float) -> None:
