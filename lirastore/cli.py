@@ -345,7 +345,7 @@ def export(path: Path, file: Path) -> None:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def demo(directory: Path, **options: Any) -> None:
-    """The whole way on real handwritten digits, within a minute.
+    """The whole way on real handwritten digits, in about a minute.
 
     Trains shadow models on scikit-learn's 1,797 digits, 10% of them with labels made random, streams their
     logits into DIR/digits.lira, attacks them, prints the metrics and writes DIR/report.html.

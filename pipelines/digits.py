@@ -179,7 +179,7 @@ def train(
     )
     with _one_thread():
         parameters = fit(job)
-    _write(store, job, parameters, label_noise=float(wrong.mean()))
+        _write(store, job, parameters, label_noise=float(wrong.mean()))
     return todo
 
 

@@ -113,7 +113,7 @@ class Npy:
             return self
         raise SourceError(
             f"{self.where}: the array is in Fortran order, in which one example's values are scattered over "
-            "the whole file; save it again with np.save(file, np.ascontiguousarray(array))"
+            "the whole file; save np.ascontiguousarray(array) in its place"
         )
 
     def fingerprint(self) -> str:
