@@ -9,6 +9,7 @@
 --   fpr_realised_min  the smallest such share of a single target
 --   fpr_realised_max  the largest
 --   tpr_realised      the share of the members called members, over all targets together
+--   preset            whose numerics: paper, or the code that is imitated
 create macro calibrated(fpr) as table
 with called as (
     select
@@ -28,7 +29,8 @@ select
     r.fpr_realised,
     r.fpr_realised_min,
     r.fpr_realised_max,
-    r.tpr_realised
+    r.tpr_realised,
+    a.preset
 from (
     select
         c.attack,
@@ -39,4 +41,5 @@ from (
     from called as c
     group by c.attack
 ) as r
+left join attacks as a on a.attack = r.attack
 order by r.attack;

@@ -16,6 +16,7 @@
 --   confidence  with which all rows of the same attack, method and δ hold together
 --   assumption  what has to be true for that
 --   refused     why no bound is given, and what to do about it; NULL where one is
+--   preset      whose numerics: paper, or the code that is imitated
 create view epsilon_lower_bound as
 select
     b.attack,
@@ -28,6 +29,8 @@ select
     b.delta,
     b.confidence,
     b.assumption,
-    b.refused
+    b.refused,
+    a.preset
 from stored.epsilon as b
+left join attacks as a on a.attack = b.attack
 order by b.attack, b.method, b.delta, b.model nulls first;

@@ -8,6 +8,7 @@
 --   tpr           the share of the members called members, with thresholds from the other models only
 --   fpr_realised  the share of the non-members called members with them
 --   precision     the share of members among those who are called members; NULL if nobody is
+--   preset        whose numerics: paper, or the code that is imitated
 create macro precision_at(fpr, prior) as table
 select
     c.attack,
@@ -16,6 +17,7 @@ select
     c.tpr_realised as tpr,
     c.fpr_realised,
     _prior(prior) * c.tpr_realised
-    / nullif(_prior(prior) * c.tpr_realised + (1 - _prior(prior)) * c.fpr_realised, 0) as precision
+    / nullif(_prior(prior) * c.tpr_realised + (1 - _prior(prior)) * c.fpr_realised, 0) as precision,
+    c.preset
 from calibrated(fpr) as c
 order by c.attack;

@@ -9,6 +9,7 @@
 --   mean_percentile  mean over the targets that were trained on it; NULL without any
 --   std_percentile   standard deviation over these targets (n − 1 in the denominator); NULL for fewer than two
 --   targets          how many of the scored targets were trained on it
+--   preset           whose numerics: paper, or the code that is imitated
 create view stability as
 with placed as (
     select
@@ -20,13 +21,16 @@ with placed as (
     from scores as s
     window below as (partition by s.attack, s.model order by s.score)
 )
-select
-    p.attack,
-    p.example,
-    e.label,
-    avg(p.percentile) filter (p.member) as mean_percentile,
-    stddev_samp(p.percentile) filter (p.member) as std_percentile,
-    count(case when p.member then 1 end) as targets
-from placed as p
-join examples as e on e.example = p.example
-group by p.attack, p.example, e.label;
+select g.attack, g.example, e.label, g.mean_percentile, g.std_percentile, g.targets, a.preset
+from (
+    select
+        p.attack,
+        p.example,
+        avg(p.percentile) filter (p.member) as mean_percentile,
+        stddev_samp(p.percentile) filter (p.member) as std_percentile,
+        count(case when p.member then 1 end) as targets
+    from placed as p
+    group by p.attack, p.example
+) as g
+join examples as e on e.example = g.example
+left join attacks as a on a.attack = g.attack;

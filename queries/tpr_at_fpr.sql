@@ -6,6 +6,7 @@
 --   tpr_lo     lower end of its Clopper–Pearson 95% interval; NULL where non-members × FPR < 1
 --   tpr_hi     upper end
 --   threshold  the smallest of those thresholds; NULL if none qualifies
+--   preset     whose numerics: paper, or the code that is imitated
 create macro tpr_at_fpr(fpr) as table
 select
     b.attack,
@@ -13,7 +14,8 @@ select
     b.tp / nullif(b.members, 0) as tpr,
     clopper_pearson_lo(_resolved(b.tp, _rate(fpr), b.nonmembers), b.members) as tpr_lo,
     clopper_pearson_hi(_resolved(b.tp, _rate(fpr), b.nonmembers), b.members) as tpr_hi,
-    b.threshold
+    b.threshold,
+    a.preset
 from (
     select
         c.attack,
@@ -24,4 +26,5 @@ from (
     from _curve('_pooled_scores') as c
     group by c.attack, c.members, c.nonmembers
 ) as b
+left join attacks as a on a.attack = b.attack
 order by b.attack;

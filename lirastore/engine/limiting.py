@@ -52,8 +52,7 @@ def _enough(store: LogitStore, models: Sequence[int], options: Options) -> list[
         return kept
     whom = "any example has" if skip else "every example has"
     message = (
-        f"{name_some(over)} shadow models: {largest} is the most that {whom} besides the target, half "
-        "IN; "
+        f"{name_some(over)} shadow models: {largest} is the most that {whom} besides the target, half IN; "
     )
     some_have = min(over) <= largest_shadows(member, attackable, skip=True)
     message += (

@@ -22,7 +22,7 @@ COLUMNS = {
 
 @contextmanager
 def tables(made) -> Iterator[Any]:
-    """A connection to a store in which these of schema `stored` are empty tables."""
+    """A connection to a store in which these of schema `stored` are empty tables, and with models 0 to 7."""
     with catalog.connect(made) as connection:
         for name, columns in COLUMNS.items():
             for (kind,) in connection.execute(
@@ -31,6 +31,7 @@ def tables(made) -> Iterator[Any]:
             ).fetchall():
                 connection.execute(f"drop {'view' if kind == 'VIEW' else 'table'} stored.{name}")
             connection.execute(f"create table stored.{name} ({columns})")
+        connection.execute("insert into stored.models (model) from range(8)")
         yield connection
 
 
@@ -42,8 +43,13 @@ def fill(connection, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         connection.executemany(f"insert into stored.{table} values ({', '.join('?' * len(rows[0]))})", rows)
 
 
-def put_scores(connection, attacks: Mapping[str, tuple[Any, Any, Any, Any]], presets=None) -> None:
-    """attack -> (model, example, score, member), arrays of equal length; presets: attack -> preset."""
+def put_scores(
+    connection, attacks: Mapping[str, tuple[Any, Any, Any, Any]], presets=None, named=None
+) -> None:
+    """attack -> (model, example, score, member), arrays of equal length; presets: attack -> preset.
+
+    named: attack -> the named attack that it is, if not the one of its name.
+    """
     connection.execute("truncate stored.scores")
     connection.execute("truncate stored.attacks")
     for name, values in attacks.items():
@@ -56,9 +62,9 @@ def put_scores(connection, attacks: Mapping[str, tuple[Any, Any, Any, Any]], pre
         connection.unregister("rows")
         preset = (presets or {}).get(name, "paper")
         connection.execute(
-            "insert into stored.attacks (attack, kind, preset, models, stale) "
-            "values (?, 'scores', ?, ?, false)",
-            [name, preset, len(np.unique(arrays[0]))],
+            "insert into stored.attacks (attack, kind, preset, named, models, stale) "
+            "values (?, 'scores', ?, ?, ?, false)",
+            [name, preset, (named or {}).get(name, name), len(np.unique(arrays[0]))],
         )
 
 

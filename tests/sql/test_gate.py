@@ -427,6 +427,8 @@ def test_streaming_takes_bounded_memory(attacked):
         ("metrcs", ["metrcs", "metrics_by_model", "tpr_at_fpr(fpr)"]),
         ("from nothing", ["nothing", "There are the views ablation_table, attacks"]),
         ("from tpr_at(0.1)", ["tpr_at", "macro"]),
+        ("was_member", ["was_member is a macro", "arguments, from was_member(model, example)"]),
+        ("select attack from VERDICT as v", ["verdict is a macro", "from verdict(attack, fpr)"]),
         ("select auk from metrics", ["auk", "auc"]),
         ("selec 1", ["syntax error", "selec"]),
         ("select 1 +", ["syntax error"]),

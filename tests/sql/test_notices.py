@@ -138,6 +138,15 @@ def test_rates_that_are_asked_for(store, sql, levels):
     assert [line.split()[0] for line in lines] == levels
 
 
+@pytest.mark.parametrize(
+    "call", ["calibrated(0.00001)", "precision_at(1e-5, 0.5)", "verdict('fresh', 0.00001)"]
+)
+def test_what_has_no_intervals_is_not_said_to_lack_them(store, call):
+    (line,) = about(warnings(store, f"from {call}"), "FPR")
+    assert line.startswith("0.001% FPR is finer than 1,") and "interval" not in line
+    assert "resolve: what is realised there is a count of few (fresh" in line
+
+
 def test_only_scored_non_members_count(tmp_path):
     members = np.arange(4 * 1000).reshape(4, 1000) % 2 == 0
     made = make_store(tmp_path / "s.lira", members)
@@ -174,12 +183,98 @@ def test_few_models(tmp_path):
 
 def test_intervals_that_have_not_been_computed(store, tmp_path):
     (line,) = about(warnings(store, "select auc_boot_lo from metrics"), "bootstrap")
-    assert line.startswith("no bootstrap intervals of fresh, old have") and "attack STORE fresh`" in line
+    assert line.startswith("no bootstrap intervals of fresh, old have") and "attack STORE fresh old`" in line
     for sql in ("select auc from metrics", "metrics_by_model", "select tpr_at_1pct_lo from metrics"):
         assert not about(warnings(store, sql), "bootstrap")
     made = make_store(tmp_path / "s.lira", np.arange(8).reshape(2, 4) % 2 == 0)
     put_evaluation(made, put_scores(made, "one", np.zeros((2, 4))), auc=None)
     assert not about(warnings(made, "metrics"), "bootstrap")
+
+
+def test_long_lists_of_attacks_are_cut(tmp_path):
+    members = np.arange(4 * 400).reshape(4, 400) % 2 == 0
+    made = make_store(tmp_path / "s.lira", members, committed=range(3))
+    for n in range(11):
+        put_scores(made, f"a{n:02}", np.zeros((3, 400)))
+    put_power(made, "a03", 2, 1, np.zeros((3, 400)))
+    names = [f"a{n:02}" for n in range(8)]
+    for line in warnings(made, "select tpr_at_0_01pct, tpr_at_0_01pct_boot_lo from metrics"):
+        assert f"{', '.join(names)} … (11 in all)" in line and "a08" not in line
+    write_model(made, 3)
+    few, many = sorted(about(warnings(made, "from metrics, power"), "out of date"), key=len)
+    assert f"`lirastore attack STORE {' '.join(names)} …` brings them up to date" in many
+    assert few.startswith("a03__k2_q1 is out of date") and "attack STORE a03 --models …` brings it" in few
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory):
+    """Attacks of the paper's tables and others, none with intervals; watson's numerics are another code's."""
+    members = np.arange(4 * 400).reshape(4, 400) % 2 == 0
+    made = make_store(tmp_path_factory.mktemp("listed") / "s.lira", members, name="digits")
+    for name, preset in (("loss", "paper"), ("mine", "paper"), ("watson", "tf-library")):
+        put_scores(made, name, np.random.default_rng(0).normal(size=(4, 400)), preset=preset)
+    return made
+
+
+def test_tables_warn_of_their_own_attacks(listed):
+    said = warnings(listed, "paper_table")
+    assert [line for line in said if "mine" in line] == []
+    assert about(said, "FPR") == [
+        f"{level} FPR is finer than 800 non-members resolve: TPRs at it have no interval (loss, watson)"
+        for level in ("0.1%", "0.001%")
+    ]
+    assert about(said, "no bootstrap intervals of loss, watson have")
+    said = warnings(listed, "ablation_table")
+    assert [line for line in said if "mine" in line or "watson" in line] == []
+    assert [line.split()[0] for line in about(said, "FPR is")] == ["0.1%"]
+
+
+def test_empty_rows_of_the_tables(listed, empty):
+    (line,) = about(warnings(listed, "paper_table"), "empty")
+    assert line == (
+        "19 rows are empty because shokri, morgan, merlin, modified_entropy, sablayrolles, long, watson, ye "
+        "… (19 in all) have not run: `lirastore attack STORE shokri morgan merlin modified_entropy "
+        "sablayrolles long watson ye …` (or --all) fills what the store has the data for"
+    )
+    (line,) = about(warnings(listed, "ablation_table"), "empty")
+    assert line.startswith("10 rows are empty because ablation_global_phi, ")
+    (line,) = about(warnings(listed, "from paper_table where attack = 'ye'"), "empty")
+    assert line.startswith("1 row is empty because ye has not run: `lirastore attack STORE ye` (or --all)")
+    assert not about(warnings(listed, "from paper_table where attack = 'loss'"), "empty")
+    said = warnings(empty, "paper_table")
+    assert about(said, "20 rows are empty") and not about(said, "no attack has run yet")
+    assert about(warnings(empty, "from paper_table, metrics"), "no attack has run yet")
+
+
+def test_tables_without_published_values(listed, tmp_path):
+    (line,) = about(warnings(listed, "paper_table"), "published")
+    assert line == (
+        "no published values: they are for CIFAR-10, CIFAR-100 and WikiText-103, and the store's data set is "
+        "called 'digits'"
+    )
+    assert not about(warnings(listed, "select row, balanced_accuracy from paper_table"), "published")
+    members = np.arange(8).reshape(2, 4) % 2 == 0
+    for name, paper, ablation in (
+        ("CIFAR-10", "", ""),
+        ("cifar100", "", "they are for CIFAR-10, and the store's data set is called 'cifar100'"),
+        ("Purchase-100", "CIFAR-100 and WikiText-103", "for CIFAR-10, and"),
+        ("", "the store's data set has no name", "the store's data set has no name"),
+    ):
+        made = make_store(tmp_path / f"{name}.lira", members, name=name)
+        for table, says in (("paper_table", paper), ("ablation_table", ablation)):
+            lines = about(warnings(made, table), "no published values")
+            assert len(lines) == bool(says) and says in "".join(lines)
+
+
+def test_bounds_that_have_not_been_computed(store, empty):
+    (line,) = about(warnings(store, "epsilon_lower_bound"), "bounds")
+    assert line == (
+        "there are no bounds of fresh, old: run `lirastore attack STORE --all`: bounds are computed with the "
+        "intervals"
+    )
+    (line,) = about(warnings(store, "from epsilon_lower_bound where attack = 'fresh'"), "bounds")
+    assert "no bounds of fresh:" in line
+    assert not about(warnings(empty, "epsilon_lower_bound"), "bounds")
 
 
 def test_influence(store, tmp_path):

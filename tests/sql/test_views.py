@@ -37,7 +37,7 @@ METRICS = [
     *(f"{name}{end}" for name in ("auc", "balanced_accuracy") for end in ("", *BOOT)),
     *(f"{name}{end}" for name in POINTS for end in ("", "_lo", "_hi", *BOOT)),
 ]
-EXPOSURE = ["example", "label", "attack", "mean_score_in", "mean_score_out", "detected"]
+EXPOSURE = ["example", "label", "attack", "mean_score_in", "mean_score_out", "detected", "preset"]
 COLUMNS = {
     "models": ["model", "committed_at", "train_accuracy", "test_accuracy", "examples_in", "seed", "source_id",
                "metadata"],
@@ -49,11 +49,11 @@ COLUMNS = {
     "metrics_by_model": ["attack", "preset", "model", "examples", "auc", "balanced_accuracy", *RATES],
     "power": ["attack", "preset", "models", "queries", "auc", "balanced_accuracy", "tpr_at_1pct",
               "tpr_at_0_1pct", "tpr_at_0_1pct_boot_lo", "tpr_at_0_1pct_boot_hi"],
-    "roc": ["attack", "fpr", "tpr", "threshold"],
+    "roc": ["attack", "fpr", "tpr", "threshold", "preset"],
     "exposure": EXPOSURE,
     "memorization": ["example", "label", "p_correct_in", "p_correct_out", "memorization"],
     "most_exposed('alpha', 10)": EXPOSURE,
-    "tpr_at_fpr(0.001)": ["attack", "fpr", "tpr", "tpr_lo", "tpr_hi", "threshold"],
+    "tpr_at_fpr(0.001)": ["attack", "fpr", "tpr", "tpr_lo", "tpr_hi", "threshold", "preset"],
     "roc_exact('alpha')": ["fpr", "tpr", "threshold"],
     "verdict('alpha', 0.1)": ["model", "example", "member", "predicted", "score", "threshold"],
 }  # fmt: skip
@@ -259,7 +259,7 @@ def test_exposure_of_one_sided_examples_and_without_a_threshold(tmp_path):
     members = np.array([[1, 0, 1, 0], [1, 0, 0, 1]], bool)  # example 0 is in both models, 1 in none
     made = make_store(tmp_path / "s.lira", members)
     put_scores(made, "flat", np.ones((2, 4)))
-    assert ask(made, "select * exclude (label, attack) from exposure order by example") == [
+    assert ask(made, "select * exclude (label, attack, preset) from exposure order by example") == [
         (0, 1, None, 0), (1, None, 1, None), (2, 1, 1, 0), (3, 1, 1, 0),
     ]  # fmt: skip
     assert [row[0] for row in ask(made, "select example from most_exposed('flat', 9)")] == [2, 3, 0, 1]
