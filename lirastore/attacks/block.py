@@ -72,7 +72,7 @@ class Block:
     shadows: int | None = None
     per_class: frozenset[str] = _PER_CLASS
     pass_suffix: str = ""
-    _beside: dict[int | None, Others] = field(default_factory=dict, repr=False)
+    _beside: dict[tuple[int | None, EqualCounts], Others] = field(default_factory=dict, repr=False)
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -115,9 +115,10 @@ class Block:
 
     def others(self) -> Others:
         """Which models stand beside each target: all others, or equally many IN and OUT."""
-        if self.shadows not in self._beside:  # of which blocks with other queries have a share
-            self._beside[self.shadows] = self._others()
-        return self._beside[self.shadows]
+        key = self.shadows, self.equal_counts
+        if key not in self._beside:  # of which blocks with other queries, shadows or counts have a share
+            self._beside[key] = self._others()
+        return self._beside[key]
 
     def _others(self) -> Others:
         if self.shadows is None and not self.equal_counts:

@@ -25,6 +25,7 @@ __all__ = [
     "STORED",
     "YE_POPULATION",
     "Beside",
+    "check_non_members",
     "log_confidence",
     "share_below",
     "share_of_non_members_below",
@@ -47,6 +48,16 @@ def share_below(population: Float64, values: Float64) -> Float64:
         counts[target] = np.searchsorted(row, values[target], side="left")
     counts /= population.shape[1]
     return counts
+
+
+def check_non_members(facts: Facts) -> None:
+    """Raises MissingData if the non-members of some target are too few to be a population."""
+    if facts.population is None and facts.fewest_non_members < _LEAST_NON_MEMBERS:
+        raise MissingData(
+            f"a target has {facts.fewest_non_members} non-members to be the population that its examples are "
+            f"compared with; expected at least {_LEAST_NON_MEMBERS} of every target: store population points "
+            "(lirastore.create(population=)), or more examples"
+        )
 
 
 def share_of_non_members_below(row: TargetRow, values: Float64) -> Float64:
@@ -170,6 +181,7 @@ _AMONG_NON_MEMBERS = PerTarget(
 
 def _for_store(attack: Attack, facts: Facts) -> Attack:
     """Takes the store's population, if there is one."""
+    check_non_members(facts)
     if facts.population is None:
         return attack
     population = stored_population("population/loss/stored", facts.population, _negated)

@@ -49,6 +49,8 @@ class Facts:
         models: (M,) int64, ids of the committed models.
         sizes: of the run.
         seed: of the run's random choices.
+        fewest_non_members: of the examples that may be attacked, how many at least a target was not trained
+            on.
         population: reads (M, Z) float32, φ of the population points, which no model was trained on; None if
             the store has none.
         features: reads (stop − start, d) float32 of some examples; None if the store has none.
@@ -60,6 +62,7 @@ class Facts:
     models: npt.NDArray[np.int64]
     sizes: Sizes
     seed: int = 0
+    fewest_non_members: int = 0
     population: Callable[[], Float] | None = None
     features: Callable[[int, int], Float] | None = None
 

@@ -37,9 +37,18 @@ def facts_of(store: LogitStore, models: Int64, labels: Int64, seed: int) -> Fact
             largest_class=int(np.unique(labels, return_counts=True)[1].max()),
         ),
         seed=seed,
+        fewest_non_members=_fewest_non_members(store, models),
         population=_population(store, models),
         features=_features(store),
     )
+
+
+def _fewest_non_members(store: LogitStore, models: Int64) -> int:
+    others = ~store.membership(models)
+    attackable = store.attackable()
+    if attackable is not None:
+        others &= attackable
+    return int(others.sum(axis=1).min(initial=others.shape[1]))
 
 
 def population_points(store: LogitStore) -> int:

@@ -64,6 +64,9 @@ class Experiment:
             models=np.arange(models),
             sizes=sizes,
             seed=self.options.get("seed", 0),
+            fewest_non_members=int(
+                (~self.member & (True if self.mask is None else self.mask)).sum(axis=1).min()
+            ),
             population=None if self.population is None else lambda: np.asarray(self.population),
             features=None if features is None else lambda start, stop: features[start:stop],
         )

@@ -717,3 +717,29 @@ def test_what_is_for_few_models_takes_equal_counts_unasked(tmp_path: Path) -> No
     assert asked == unasked  # up to date: nothing was computed again
     assert np.array_equal(found, stores.matrix(made, asked))
     assert not unasked.warnings
+
+
+@pytest.mark.parametrize("first", ["lira_online", "lira_online_shrunk"])
+def test_equal_counts_of_one_attack_are_not_those_of_another(tmp_path: Path, first: str) -> None:
+    """Whichever is asked first; rmia and ye read the models beside the target, too."""
+    names = ["lira_online", "lira_online_shrunk", "ye", "rmia", "long"]
+    made = stores.make(tmp_path / "a.lira", stores.Shape(models=8, examples=120))
+    alone = {}
+    for name in names:
+        (result,) = engine.run(made, [attacks.named(name)], engine.Options(force=True))
+        alone[name] = stores.matrix(made, result)
+    ordered = sorted(names, key=lambda name: name != first)
+    together = engine.run(made, [attacks.named(name) for name in ordered], engine.Options(force=True))
+    for result in together:
+        assert np.array_equal(stores.matrix(made, result), alone[result.attack]), result.attack
+
+
+def test_a_target_without_non_members_keeps_nothing_else_from_running(tmp_path: Path) -> None:
+    member = subsets.draw("balanced", models=8, examples=120, seed=0)
+    member[3] = True
+    member[3, 5] = False
+    made = stores.make(tmp_path / "a.lira", stores.Shape(models=8, examples=120), membership=member)
+    able, refused = engine.feasible(made, attacks.registered().values())
+    assert {"rmia", "rmia_offline", "ye_population"} <= refused.keys()
+    assert "1 non-members" in str(refused["rmia"])
+    assert {attack.name for attack in able} >= {"lira_online", "loss", "watson"}
