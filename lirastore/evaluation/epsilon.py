@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lirastore.attacks.population import NON_MEMBERS
 from lirastore.evaluation.bounding import Separations, one_run_bound
 from lirastore.evaluation.coins import Membership, membership_of
 from lirastore.evaluation.guesses import Extremes, Separation
@@ -254,6 +253,8 @@ def _one_run_refused(store: LogitStore, result: Result, design: Membership) -> s
             f"{result.rows} scores of {examples} examples × {len(result.models)} models: which examples were "
             "left out depends on who was trained on them; commit more models, until none falls short"
         )
+    from lirastore.attacks.population import NON_MEMBERS  # here: with it come all attacks, and scipy
+
     if result.parameters.get("population") == NON_MEMBERS:
         return (
             "its population are the target's own non-members, so scores depend on the membership that is "
