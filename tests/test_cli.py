@@ -273,7 +273,7 @@ def test_all_judges_by_the_options_it_runs_with(tmp_path: Path) -> None:
     fill(lirastore.open(path), range(5))
 
     def ran(*options: str) -> set[str]:
-        done = cli("attack", path, "--all", "--force", *options)
+        done = cli("attack", path, "--all", "--force", "--no-bootstrap", *options)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         return {line.split("\t")[0] for line in done.stdout.splitlines()}
