@@ -16,9 +16,10 @@ its own."""
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +27,12 @@ import numpy.typing as npt
 from lirastore.attacks.algebra import SIGMA_FLOOR, compose, mean_over_queries
 from lirastore.attacks.block import Block, Centre
 from lirastore.attacks.definition import Attack, MinimumCounts
+from lirastore.attacks.spread import Side, Spread
 from lirastore.attacks.summary import Summary
 from lirastore.moments import Loo
 
 __all__ = ["attacks"]
 
-Side = Literal["in", "out"]
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -210,52 +211,22 @@ def _prefix_moments(
 # --- the total deviation ------------------------------------------------------------------------
 
 
-class _Spread(NamedTuple):
-    """Number of values, mean and sum of squared deviations from it, per target (M,)."""
-
-    values: Float64
-    mean: Float64
-    squares: Float64
-
-
 def total_deviation(side: Side, minimum: MinimumCounts) -> Summary:
     """(M,) float64: per target, the standard deviation (ddof 0) of one side's whole array of cut rows."""
     return Summary(
         key=f"{PRESET}/total-deviation/{side}/{minimum.n_in}-{minimum.n_out}",
         signals=(SIGNAL,),
         chunk=partial(_spread, side, minimum),
-        combine=_merge,
-        finalise=_deviation,
+        combine=operator.add,
+        finalise=Spread.deviation,
         requires=(smallest_counts(minimum),),
     )
 
 
-def _spread(side: Side, minimum: MinimumCounts, block: Block) -> _Spread:
+def _spread(side: Side, minimum: MinimumCounts, block: Block) -> Spread:
     """What one block adds: c values per target, example and query, known by their mean and variance."""
     scored = minimum.met(block)
     means, variances = (part[:, scored] for part in _cut_moments(block, side, minimum, "mean"))
     cuts = block.summary(smallest_counts(minimum))
-    rows = (cuts.n_in if side == "in" else cuts.n_out).astype(np.float64)
-    cells = means.shape[1] * means.shape[2]
-    if cells == 0:
-        nothing = np.zeros_like(rows)
-        return _Spread(nothing, nothing, nothing)
-    mean = means.mean(axis=(1, 2))
-    between = np.square(means - mean[:, None, None]).sum(axis=(1, 2))
-    return _Spread(rows * cells, mean, rows * (variances.sum(axis=(1, 2)) + between))
-
-
-def _merge(a: _Spread, b: _Spread) -> _Spread:
-    """Chan, Golub & LeVeque 1979."""
-    values = a.values + b.values
-    share = np.divide(b.values, values, out=np.zeros_like(values), where=values > 0)
-    gap = b.mean - a.mean
-    return _Spread(values, a.mean + share * gap, a.squares + b.squares + gap * gap * a.values * share)
-
-
-def _deviation(spread: _Spread) -> Float64:
-    variance = np.divide(
-        spread.squares, spread.values, out=np.zeros_like(spread.squares), where=spread.values > 0
-    )
-    deviation: Float64 = np.sqrt(variance)
-    return deviation
+    rows = cuts.n_in if side == "in" else cuts.n_out
+    return Spread.of(np.broadcast_to(rows[:, None], means.shape[:2]), means, variances)
