@@ -18,7 +18,7 @@ import click
 
 from lirastore import __version__, diagnostics
 from lirastore.errors import name_some
-from lirastore.parameters import BYTES, HOURS, MODELS, NAMES, PRESETS, QUERIES, SHADOWS
+from lirastore.parameters import BYTES, HOURS, MODELS, NAMES, PRESETS, QUERIES, SETTING, SHADOWS, SHARD
 from lirastore.selection import Selection
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def cli() -> None:
 
     \b
     Your own:
-      lirastore ingest STORE LOGDIR            or stream logits from your training loop (see the README)
+      lirastore train STORE --pipeline cifar   or stream logits from your own training loop (see the README)
+      lirastore ingest STORE LOGDIR            or import what another tool left behind
       lirastore attack STORE lira_online       every model as target, leave-one-out
       lirastore query  STORE metrics           SQL over scores, metrics and ROCs
       lirastore report STORE -o report.html
@@ -104,6 +105,72 @@ def init(path: Path, labels: Path, preview: Path | None, **plan: Any) -> None:
     with nullcontext() if preview is None else open_npy(preview).slices() as pictures:
         store = create(path, labels=label, preview=pictures, **plan)
     click.echo(store.path)
+
+
+@cli.command()
+@store_argument
+@click.option(
+    "--pipeline",
+    metavar="NAME",
+    help="cifar, digits, wikitext, or the path of a file of your own. [default: the one that made STORE]",
+)
+@click.option("--recipe", help="How models are trained: paper, fast or cpu (cifar), paper or cpu (wikitext).")
+@click.option("--plan", type=click.IntRange(min=2), help="How many models. [default: the recipe's]")
+@click.option("--seed", type=click.IntRange(min=0), help="[default: 0]")
+@click.option("--dataset", type=click.Choice(["CIFAR-10", "CIFAR-100"]), help="[default: CIFAR-10]")
+@click.option(
+    "--queries", type=click.IntRange(min=1), help="1, 2, 18 or 162 (cifar). [default: the recipe's]"
+)
+@click.option("--tokens", is_flag=True, default=None, help="Store every token's probability, too (wikitext).")
+@click.option(
+    "--set", "changes", type=SETTING, multiple=True, help="Another value in the recipe: --set epochs=5"
+)
+@click.option("--data", type=PATH, help="The directory of the data set's files. [default: data]")
+@click.option("--download", is_flag=True, default=None, help="Fetch what --data lacks (cifar).")
+@click.option(
+    "--unchecked",
+    is_flag=True,
+    default=None,
+    help="Take files whose checksums are not the official ones (cifar). They are unpickled: trust them.",
+)
+@click.option("--models", type=MODELS, help="Train only these: 0:64, or 3,17,40:48. [default: all]")
+@click.option("--shard", type=SHARD, help="Train every nth of them only. [default: torchrun's rank, or all]")
+@click.option("--device", help="cpu, cuda, cuda:1. [default: a GPU if there is one]")
+@click.option("--together", type=click.IntRange(min=1), help="How many models at a time. [default: 1]")
+@quiet_option
+def train(
+    path: Path,
+    pipeline: str | None,
+    changes: tuple[tuple[str, Any], ...],
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Train shadow models and stream their logits into STORE.
+
+    \b
+    lirastore train c10.lira --pipeline cifar --recipe fast --data DIR      makes STORE, trains its 64 models
+    lirastore train c10.lira --data DIR                                     goes on where that was stopped
+    lirastore train c10.lira --data DIR --shard 3/8                         the fourth of eight such jobs
+
+    STORE is made if absent; its recipe is part of it. Models that are committed are skipped, each is
+    committed as soon as it is trained, and a job may be ended at any time.
+    """
+    from lirastore import training
+
+    def options(*names: str) -> dict[str, Any]:
+        return {name: given[name] for name in names if given[name] is not None}
+
+    planned = {**dict(changes), **options("recipe", "seed", "dataset", "queries", "tokens")}
+    trained = training.train(
+        path,
+        pipeline,
+        planned=planned | ({} if given["plan"] is None else {"models": given["plan"]}),
+        files=options("data", "download", "unchecked"),
+        running={**options("models", "shard", "device", "together"), "progress": not quiet},
+    )
+    if not trained:
+        diagnostics.say("nothing was left to train")
+    click.echo(path)
 
 
 @cli.command()

@@ -27,6 +27,8 @@ __all__ = [
     "ResultError",
     "SourceError",
     "StoreExists",
+    "TrainingDiverged",
+    "TrainingFailed",
     "UnknownModel",
     "UnsupportedFilesystem",
     "name_some",
@@ -136,6 +138,21 @@ class ResultError(LirastoreError, OSError):
     """A result document or file is absent or unreadable."""
 
     kind = "result"
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+class TrainingDiverged(LirastoreError, FloatingPointError):
+    """A model's loss or outputs became NaN or infinite; it was not committed."""
+
+    kind = "diverged"
+
+
+class TrainingFailed(LirastoreError, RuntimeError):
+    """A process that trained models ended before its work was done."""
+
+    kind = "training"
 
 
 # --- races, limits and surroundings -------------------------------------------------------------

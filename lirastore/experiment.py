@@ -291,6 +291,7 @@ def create(
     signals: Sequence[str | tuple[str, Sequence[str]]] = (),
     population: int | None = None,
     features: npt.ArrayLike | _store.Sliced | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> Store:
     """Plans a store at `path`, atomically; who is trained on what is drawn here, once.
 
@@ -298,7 +299,8 @@ def create(
     classes=None: signal-only, `scaled_logit` is written instead of logits. preview (E, H, W, channel) uint8:
     pictures for the report. attackable (E,) bool: which examples may be scored. signals: auxiliary arrays
     that the writer takes beside the logits. population: of how many points that no model was trained on the
-    writer takes φ. features (E, d): what examples are like. For the rest see `lirastore.store.create`.
+    writer takes φ. features (E, d): what examples are like. training: JSON that says how the models are
+    trained, for `info.training`. For the rest see `lirastore.store.create`.
 
     Raises StoreExists if anything stands at `path`, InputError for values that do not fit.
     """
@@ -325,6 +327,7 @@ def create(
             signals=signals,
             population=population,
             features=features,
+            training=training,
         )
     )
 

@@ -136,9 +136,52 @@ class Queries(click.ParamType[list[int | str]]):
         return [int(word) if word.isdecimal() else word for word in words]
 
 
+class Shard(click.ParamType[tuple[int, int]]):
+    """One of n equal parts: 0/8 … 7/8."""
+
+    name = "i/n"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(value))
+        if not match or int(match[1]) >= int(match[2]):
+            self.fail(f"{value!r}: expected i/n with i from 0 to n − 1, as in 0/8 … 7/8", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+class Setting(click.ParamType[tuple[str, Any]]):
+    """A name and its value, which is a number, true, false, or text."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.strip().isidentifier():
+            self.fail(f"{value!r}: expected a name and a value, as in epochs=5", param, ctx)
+        return name.strip(), _plain(text.strip())
+
+
+def _plain(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
 BYTES = Bytes()
 HOURS = Hours()
 MODELS = Models()
 NAMES = Names()
 QUERIES = Queries()
+SETTING = Setting()
 SHADOWS = Shadows()
+SHARD = Shard()

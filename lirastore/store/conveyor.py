@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -19,6 +20,8 @@ class Conveyor(Generic[T]):
 
     At most `limit` bytes wait (but always one item). If `work` raises, what waits is dropped, and every later
     call raises that same error: a caller blocked by a full queue wakes up with it.
+
+    `cpu_seconds` is the processor time that the thread took, once it has ended.
     """
 
     def __init__(self, work: Callable[[T], None], *, limit: int, name: str) -> None:
@@ -29,6 +32,8 @@ class Conveyor(Generic[T]):
         self._bytes = 0
         self._closed = False
         self._error: BaseException | None = None
+        self._ended = False
+        self.cpu_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -59,7 +64,7 @@ class Conveyor(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        self._wait()
         self.check()
 
     def abort(self) -> None:
@@ -68,7 +73,7 @@ class Conveyor(Generic[T]):
             self._closed = True
             self._items.clear()
             self._changed.notify_all()
-        self._thread.join()
+        self._wait()
 
     def fail(self, error: BaseException) -> None:
         """Drops what waits; every later call raises `error`, or the one that came first."""
@@ -89,7 +94,21 @@ class Conveyor(Generic[T]):
             self._bytes -= nbytes
             self._changed.notify_all()
 
+    def _wait(self) -> None:
+        # not Thread.join: in CPython 3.11 one that was interrupted takes the thread for ended ever after
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended)
+
     def _run(self) -> None:
+        try:
+            self._work_off()
+        finally:
+            with self._changed:
+                self.cpu_seconds = time.thread_time()
+                self._ended = True
+                self._changed.notify_all()
+
+    def _work_off(self) -> None:
         while (taken := self._take()) is not None:
             item, nbytes = taken
             try:

@@ -63,6 +63,7 @@ def create(
     signals: Sequence[Signal] = (),
     population: int | None = None,
     features: npt.ArrayLike | Sliced | None = None,
+    training: Mapping[str, Json] | None = None,
 ) -> LogitStore:
     """Plans a store at `path`, atomically, and opens it.
 
@@ -75,6 +76,7 @@ def create(
     over (model, example, augmentation), or (name, dims) with dims ("model", "example"). population: of how
     many points that no model was trained on the writer takes φ (`write_population`). features (E, d):
     numbers, stored as float32, that tell which examples are alike; anything that can be sliced, as preview.
+    training: JSON that a training job wants remembered of how the models are trained (`store.info.training`).
 
     Raises StoreExists if anything stands at `path`, InputError for values that do not fit and for a path
     within another store, UnsupportedFilesystem if nothing can be created there only if it is absent.
@@ -93,6 +95,7 @@ def create(
         signals=signals,
         population=population,
         features=features,
+        training=training,
     )
     _refuse_existing(target)
     _refuse_within_store(target)

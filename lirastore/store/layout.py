@@ -277,7 +277,8 @@ class StoreInfo:
 
     `classes` is None in a signal-only store. `claim` says how a model is claimed on this filesystem: `link`
     (a hard link made only if absent) or `rename` (renaming a directory that is not empty). `population` is
-    the number of population points, None where there are none.
+    the number of population points, None where there are none. `training` is what the job that planned the
+    store wants remembered of how its models are trained, None if it said nothing.
     """
 
     format: int
@@ -294,6 +295,7 @@ class StoreInfo:
     created_at: str
     library_version: str
     population: int | None = None
+    training: Mapping[str, Json] | None = None
 
     def to_json(self) -> dict[str, Json]:
         """The document as stored."""
@@ -301,8 +303,9 @@ class StoreInfo:
         document["augmentations"] = list(self.augmentations)
         document["design"] = dict(self.design)
         document["signals"] = {name: list(dims) for name, dims in self.signals.items()}
-        if self.population is None:
-            del document["population"]
+        for optional in ("population", "training"):
+            if document[optional] is None:
+                del document[optional]
         return document
 
     @classmethod
@@ -328,6 +331,7 @@ class StoreInfo:
     @classmethod
     def _parse(cls, document: dict[str, Json]) -> StoreInfo:
         classes, population = document["classes"], document.get("population")
+        training = document.get("training")
         info = cls(
             format=FORMAT,
             models=int(document["models"]),
@@ -343,6 +347,7 @@ class StoreInfo:
             created_at=str(document["created_at"]),
             library_version=str(document["library_version"]),
             population=None if population is None else int(population),
+            training=None if training is None else dict(training),
         )
         info._check()
         return info

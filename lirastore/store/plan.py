@@ -60,6 +60,7 @@ class Plan:
     signals: dict[str, tuple[str, ...]]
     population: int | None
     features: Sliced | None
+    training: Mapping[str, Json] | None
 
     @property
     def specs(self) -> dict[str, ArraySpec]:
@@ -93,6 +94,7 @@ class Plan:
             created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             library_version=__version__,
             population=self.population,
+            training=self.training,
         )
 
 
@@ -135,6 +137,7 @@ def checked_plan(
     signals: Sequence[Signal],
     population: int | None,
     features: npt.ArrayLike | Sliced | None,
+    training: Mapping[str, Json] | None,
 ) -> Plan:
     """Holds the arguments of `create` to what the format allows; InputError says which does not fit."""
     if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -149,12 +152,13 @@ def checked_plan(
         classes=None if classes is None else int(classes),
         dtype=dtype,
         name=name,
-        design=_check_design(design),
+        design=_check_json("design", design),
         preview=None if preview is None else _check_preview(preview, len(label)),
         attackable=None if attackable is None else _check_attackable(attackable, len(label)),
         signals=_check_signals(signals),
         population=_check_population(population),
         features=None if features is None else _check_features(features, len(label)),
+        training=None if training is None else _check_json("training", training),
     )
 
 
@@ -216,11 +220,11 @@ def _check_augmentations(augmentations: object) -> tuple[str, ...]:
     return names
 
 
-def _check_design(design: Mapping[str, Json]) -> Mapping[str, Json]:
+def _check_json(name: str, given: Mapping[str, Json]) -> Mapping[str, Json]:
     try:
-        plain: dict[str, Json] = json.loads(json.dumps(dict(design), allow_nan=False))
+        plain: dict[str, Json] = json.loads(json.dumps(dict(given), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise InputError(f"design {design!r}: expected what JSON can hold: {error}") from error
+        raise InputError(f"{name} {given!r}: expected what JSON can hold: {error}") from error
     return plain
 
 

@@ -61,6 +61,9 @@ class ModelWriter:
     """JSON values for view `models`, such as train_accuracy, test_accuracy, seed, source_id; may be filled
     until the block ends. InputError for what is not JSON, NaN included."""
 
+    cpu_seconds: float = 0.0
+    """Processor time that the writing thread took, once the block has ended."""
+
     def __init__(
         self,
         store: LogitStore,
@@ -153,14 +156,21 @@ class ModelWriter:
         stage, self._stage, self._ended = self._stage, None, True
         if stage is None:
             return
-        if error is not None:
-            stage.abandon()
-            return
         try:
-            stage.commit(self.metadata)
-        except BaseException:
-            stage.abandon()
-            raise
+            if error is not None:
+                stage.abandon()
+            else:
+                _commit(stage, self.metadata)
+        finally:
+            self.cpu_seconds = stage.cpu_seconds
+
+
+def _commit(stage: _Stage, metadata: ModelMetadata) -> None:
+    try:
+        stage.commit(metadata)
+    except BaseException:
+        stage.abandon()
+        raise
 
 
 class _Stage:
@@ -182,6 +192,11 @@ class _Stage:
             raise
         self._sink = ModelSink(self._attempt.directory, self._arrays, scratch or self._attempt.directory)
         self._population = PopulationSink(model, self._attempt.directory, store.arrays.get(POPULATION))
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of the writing thread, once it has ended."""
+        return self._conveyor.cpu_seconds
 
     # --- in the caller's thread -------------------------------------------------------------------
 

@@ -40,7 +40,8 @@ METRICS = [
 EXPOSURE = ["example", "label", "attack", "mean_score_in", "mean_score_out", "detected", "preset"]
 COLUMNS = {
     "models": ["model", "committed_at", "train_accuracy", "test_accuracy", "examples_in", "seed", "source_id",
-               "metadata"],
+               "pipeline", "recipe", "seconds", "device", "metadata"],
+    "loss_curves": ["model", "epoch", "loss"],
     "examples": ["example", "label", "attackable"],
     "membership": ["model", "example", "member"],
     "scores": ["attack", "model", "example", "score", "member"],
@@ -59,7 +60,8 @@ COLUMNS = {
 }  # fmt: skip
 TYPES = {
     "attack": "VARCHAR", "attackable": "BOOLEAN", "bytes_read": "BIGINT", "committed_at": "TIMESTAMP",
-    "example": "BIGINT", "examples": "BIGINT", "examples_in": "BIGINT", "label": "BIGINT",
+    "device": "VARCHAR", "epoch": "BIGINT", "example": "BIGINT", "examples": "BIGINT",
+    "examples_in": "BIGINT", "label": "BIGINT", "pipeline": "VARCHAR", "recipe": "VARCHAR",
     "member": "BOOLEAN", "metadata": "JSON", "model": "BIGINT", "models": "BIGINT", "parameters": "JSON",
     "predicted": "BOOLEAN",
     "preset": "VARCHAR", "queries": "BIGINT", "seed": "BIGINT",

@@ -1,0 +1,182 @@
+"""What every pipeline stands on: recipes, recorded in the store; trainers; reproducible random numbers.
+
+A pipeline is a file with two functions. `prepare` makes the store, or opens it after checking that it holds
+what is asked for; `train` trains the models that are not committed yet. Between them they need a `Recipe`, a
+frozen dataclass of plain values, and a `Trainer`. Running trainers, one or several side by side, is in
+`lirastore.pipelines.running`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+import lirastore
+from lirastore.errors import InputError, MissingDependency, StoreExists, name_some
+
+try:
+    import torch
+except ImportError as missing:
+    raise MissingDependency(f"pipelines need torch ({missing}); pip install 'lirastore[train]'") from missing
+
+__all__ = ["Epoch", "Trainer", "autocast", "generator", "prepare", "settings"]
+
+R = TypeVar("R")
+
+Epoch = Callable[[torch.Tensor | float, int], None]
+"""epoch(mean training loss, how many images or tokens): said after each epoch. TrainingDiverged if the loss
+is not finite; whatever went wrong with storing the model before."""
+
+
+class Trainer(ABC):
+    """One data set on one device, for one store: made once in each process that trains."""
+
+    unit: ClassVar[str] = "images"
+    """What throughput is counted in."""
+
+    @abstractmethod
+    def fit(self, model: int, epoch: Epoch) -> Any:
+        """Trains `model` on its part of the data, `store.keep_mask(model)`, and returns the network.
+
+        The result depends on the store's seed and on `model` only: not on who else is trained, or before.
+        """
+
+    @abstractmethod
+    def write(self, net: Any, model: int, writer: lirastore.ModelWriter) -> None:
+        """Streams what the network says of every example, and fills `writer.metadata`."""
+
+
+# --- recipes ------------------------------------------------------------------------------------
+
+
+def prepare(
+    path: str | Path,
+    *,
+    pipeline: str,
+    recipes: Mapping[str, R],
+    recipe: str | None,
+    changes: Mapping[str, object],
+    models: int | None,
+    seed: int | None,
+    plan: Callable[[R], dict[str, Any]],
+) -> lirastore.Store:
+    """Makes the store at `path`, or opens the one that is there if it holds what is asked for.
+
+    recipe: a name in `recipes`, whose values are dataclasses with a field `models`: how many are planned
+    unless `models` says it. changes: fields of the recipe with other values. plan: recipe -> the other
+    arguments of `lirastore.create`. What is None is not asked for: any value will do in a store that exists.
+
+    All of it is recorded in the store (`store.info.training`). Raises InputError for names and values that
+    do not fit, and for a store of another experiment.
+    """
+    if not Path(path).exists():
+        if recipe not in recipes:
+            raise InputError(f"recipe {recipe}: expected one of {', '.join(recipes)}")
+        chosen = _changed(recipes[recipe], {**changes, **({} if models is None else {"models": models})})
+        try:
+            return _create(path, pipeline, recipe, chosen, 0 if seed is None else seed, plan(chosen))
+        except StoreExists:
+            pass  # another job of the same experiment was faster
+    store = lirastore.open(path)
+    _refuse_another(store, pipeline, {"recipe": recipe, "models": models, "seed": seed}, dict(changes))
+    return store
+
+
+def settings(store: lirastore.Store, kind: type[R]) -> R:
+    """The recipe that the store was planned with. Raises InputError if it was planned by no pipeline."""
+    recorded = _recorded(store)["settings"]
+    return kind(**{field.name: recorded[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+
+
+def _create(
+    path: str | Path, pipeline: str, recipe: str, chosen: Any, seed: int, arguments: dict[str, Any]
+) -> lirastore.Store:
+    recorded = {
+        "pipeline": pipeline,
+        "recipe": recipe,
+        **arguments.pop("training", {}),
+        "settings": dataclasses.asdict(chosen),
+    }
+    return lirastore.create(path, **arguments, models=chosen.models, seed=seed, training=recorded)
+
+
+def _changed(recipe: R, changes: Mapping[str, object]) -> R:
+    """The recipe with some fields replaced; InputError for what is no field of it, or of another type."""
+    kinds = typing.get_type_hints(type(recipe))
+    unknown = [name for name in changes if name not in kinds]
+    if unknown:
+        raise InputError(
+            f"the recipe has no {name_some(unknown)}; what can be set is {', '.join(sorted(kinds))}"
+        )
+    return dataclasses.replace(
+        recipe,  # type: ignore[type-var]
+        **{name: _fitting(name, value, kinds[name]) for name, value in changes.items()},
+    )
+
+
+def _fitting(name: str, value: object, kind: Any) -> object:
+    """`value` if a field of that type takes it; an integer will do for a float."""
+    allowed = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if type(value) in allowed:
+        return value
+    if float in allowed and type(value) is int:
+        return float(value)
+    wanted = " or ".join("None" if one is type(None) else one.__name__ for one in allowed)
+    raise InputError(f"{name} = {value!r}: expected {wanted}")
+
+
+def _recorded(store: lirastore.Store) -> Mapping[str, Any]:
+    training = store.info.training
+    if training is None or "pipeline" not in training:
+        raise InputError(
+            f"{store.path} was planned by no pipeline, so nothing says how its models are to be trained; "
+            "let `lirastore train` make a store at another path"
+        )
+    return training
+
+
+def _refuse_another(
+    store: lirastore.Store, pipeline: str, asked: dict[str, object], changes: dict[str, object]
+) -> None:
+    recorded = _recorded(store)
+    found = {
+        **recorded.get("settings", {}),
+        "pipeline": recorded["pipeline"],
+        "recipe": recorded.get("recipe"),
+        "models": store.info.models,
+        "seed": store.info.design.get("seed"),
+    }
+    wanted = {"pipeline": pipeline, **asked, **changes}
+    unknown = [name for name in wanted if name not in found]
+    differing = [
+        f"{name} {found[name]}, not {value}"
+        for name, value in wanted.items()
+        if value is not None and name in found and found[name] != value
+    ] + [f"no {name}" for name in unknown]
+    if differing:
+        raise InputError(
+            f"{store.path} holds another experiment than the one asked for: {'; '.join(differing)}. Leave "
+            "these options out to go on with it, or choose another path"
+        )
+
+
+# --- on the device ------------------------------------------------------------------------------
+
+
+def generator(seed: int, model: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The random numbers of one model: a function of (seed, model) and the kind of device alone."""
+    state = np.random.SeedSequence([seed, model]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+
+
+def autocast(device: torch.device, *, bf16: bool = True) -> AbstractContextManager[Any]:
+    """Matrix products and convolutions in bfloat16, all else in float32; `bf16=False`: all in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)

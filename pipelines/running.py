@@ -1,0 +1,388 @@
+"""Runs trainers: which models are left, one after the other or several side by side, committing as they go.
+
+A model is written while the next one trains. What is finished is committed; a job that is killed, preempted
+or interrupted loses the models in flight only, and the same call again trains the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import lirastore
+from lirastore.errors import (
+    AlreadyCommitted,
+    InputError,
+    NonFiniteLogits,
+    TrainingDiverged,
+    TrainingFailed,
+    UnknownModel,
+    name_some,
+)
+from lirastore.pipelines.core import Trainer, torch
+from lirastore.pipelines.journal import Cost, Event, Journal
+
+__all__ = ["Make", "Worker", "left", "place", "reproducible", "train"]
+
+Make = Callable[[lirastore.Store, torch.device], Trainer]
+Tell = Callable[[Event], None]
+
+
+def train(
+    store: lirastore.Store,
+    make: Make,
+    *,
+    models: Iterable[int] | None = None,
+    shard: tuple[int, int] | None = None,
+    device: str | None = None,
+    together: int = 1,
+    progress: bool = True,
+) -> list[int]:
+    """Trains those of `models` (None: all) that are not committed yet; returns the ids committed now.
+
+    make: (store, device) -> Trainer; with `together` above 1, so many processes train on the device side by
+    side, and `make` must be picklable. shard: (i, n), every nth of the models from the ith on; by default
+    torchrun's rank, else all. device: such as cuda:1; by default a GPU if torch sees one, torchrun's local
+    one if there are several, else the CPU. What is trained depends on none of these.
+
+    Raises UnknownModel, InputError; TrainingDiverged at the end, naming the models whose loss or outputs were
+    not finite; TrainingFailed if a process died.
+    """
+    if together < 1:
+        raise InputError(f"together is {together}: expected at least 1 model at a time")
+    where = place(device)
+    todo = left(store, models, shard)
+    if not todo:
+        return []
+    journal = Journal(len(todo), epochs=_epochs(store), shown=progress)
+    count = min(together, len(todo))
+    journal.say(
+        f"training {len(todo)} models of {store.path} on {where}"
+        + (f", {count} at a time" if count > 1 else "")
+    )
+    try:
+        costs = _run(store, make, where, todo, count, journal)
+    finally:
+        journal.close()
+    journal.summary(costs)
+    if journal.diverged:
+        raise TrainingDiverged(_diverged(journal.diverged))
+    return sorted(journal.committed)
+
+
+def _run(
+    store: lirastore.Store, make: Make, where: torch.device, todo: list[int], count: int, journal: Journal
+) -> list[Cost]:
+    if count > 1:
+        from lirastore.pipelines.together import run_processes
+
+        return run_processes(store.path, make, where, todo, count, journal)
+    with reproducible():
+        worker = Worker(store, make(store, where), where, journal)
+        return [worker.run(todo)]
+
+
+def left(
+    store: lirastore.Store, models: Iterable[int] | None = None, shard: tuple[int, int] | None = None
+) -> list[int]:
+    """Which of `models` (None: all planned) are this shard's and not committed yet, ascending.
+
+    Shards cut what was asked for, not what is left: jobs that start at different times never overlap.
+    """
+    index, count = shard or (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    if not 0 <= index < count:
+        raise InputError(f"shard {index}/{count}: expected i/n with i from 0 to n − 1, such as 0/8 … 7/8")
+    planned = range(store.info.models)
+    wanted = sorted(set(planned if models is None else models))
+    unknown = [model for model in wanted if model not in planned]
+    if unknown:
+        raise UnknownModel(
+            f"no such models: {name_some(unknown)}; {store.path} plans models 0 to {planned[-1]}"
+        )
+    pending = set(store.pending())
+    return [model for model in wanted[index::count] if model in pending]
+
+
+def place(device: str | None) -> torch.device:
+    """The device to train on. Raises InputError if torch does not know it or does not see it."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r}: expected such as cpu, cuda or cuda:1") from error
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        index = int(os.environ.get("LOCAL_RANK", 0)) if chosen.index is None else chosen.index
+        if index >= count:
+            raise InputError(f"device {device!r} (number {index}): torch sees {count} GPUs; choose another")
+        return torch.device("cuda", index)
+    return chosen
+
+
+def _epochs(store: lirastore.Store) -> int | None:
+    training = store.info.training or {}
+    found = training.get("settings", {}).get("epochs")
+    return found if isinstance(found, int) else None
+
+
+def _diverged(messages: Mapping[int, str]) -> str:
+    first = messages[min(messages)]
+    return (
+        f"diverged and not committed: {name_some(sorted(messages))}. The first: "
+        f"{first}. They will again, for their seeds are theirs; a store with a lower learning rate may do"
+    )
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """The same kernels each time, so that (seed, model) decides; what it was is restored."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS sums in any order
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+# --- one process --------------------------------------------------------------------------------
+
+
+class Worker:
+    """Trains models one after the other in this process, each committed while the next one trains."""
+
+    def __init__(self, store: lirastore.Store, trainer: Trainer, device: torch.device, tell: Tell) -> None:
+        self._store, self._trainer, self._tell = store, trainer, tell
+        self._facts = _facts(store, trainer, device)
+        self._clock = _Clock()
+
+    def run(self, models: Iterable[int]) -> Cost:
+        """Trains them as they come; returns what it cost once the last is committed."""
+        seconds, cpu = time.perf_counter(), time.process_time()
+        with _Committing(self._tell, self._clock) as committing:
+            for model in models:
+                try:
+                    self._train(model, committing)
+                except (TrainingDiverged, NonFiniteLogits) as error:
+                    self._tell(Event("diverged", model, str(error)))
+                except AlreadyCommitted:
+                    self._tell(Event("taken", model))
+                except torch.OutOfMemoryError as error:
+                    raise TrainingFailed(
+                        f"model {model}: {error}. Train fewer models together, or in smaller batches"
+                    ) from error
+        clock = self._clock
+        return Cost(time.perf_counter() - seconds, time.process_time() - cpu, clock.waited, clock.stored)
+
+    def _train(self, model: int, committing: _Committing) -> None:
+        if model not in self._store.pending():
+            raise AlreadyCommitted(f"model {model} was committed by another job meanwhile")
+        unit = self._trainer.unit
+        watch = _Watch(model, unit, self._tell, committing.check)
+        started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        net = self._trainer.fit(model, watch.epoch)
+        trained = watch.seconds()
+        facts = {
+            **self._facts,
+            "started_at": started,
+            "epochs": len(watch.losses),
+            "loss_curve": watch.losses,
+            "train_seconds": trained,
+            f"{unit}_per_second": watch.count / trained,
+        }
+        writer = self._store.writer(model, metadata=facts)
+        with _abandoned_on_error(writer):
+            self._trainer.write(net, model, _Timed(writer, self._clock))
+            writer.metadata["seconds"] = watch.seconds()
+        committing.submit(writer, unit)
+
+
+@contextmanager
+def _abandoned_on_error(writer: lirastore.ModelWriter) -> Iterator[None]:
+    """Opens the writer's block and leaves it open, for another thread to end, unless something goes wrong."""
+    writer.__enter__()
+    try:
+        yield
+    except BaseException:
+        writer.__exit__(*sys.exc_info())
+        raise
+
+
+@dataclass
+class _Clock:
+    """Seconds that training stood still because of storing, and processor seconds that storing took."""
+
+    waited: float = 0.0
+    stored: float = 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - start
+
+
+class _Timed:
+    """A writer that the clock watches: what a trainer sees of it."""
+
+    def __init__(self, writer: lirastore.ModelWriter, clock: _Clock) -> None:
+        self._writer, self._clock = writer, clock
+        self.model, self.metadata = writer.model, writer.metadata
+
+    def write(self, logits: Any = None, **given: Any) -> None:
+        """As ModelWriter.write."""
+        with self._clock.waiting(), self._working():
+            self._writer.write(logits, **given)
+
+    def write_population(self, scaled_logit: Any) -> None:
+        """As ModelWriter.write_population."""
+        with self._clock.waiting(), self._working():
+            self._writer.write_population(scaled_logit)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        start = time.thread_time()
+        yield
+        self._clock.stored += time.thread_time() - start
+
+
+class _Committing:
+    """Ends the blocks of writers in a thread of its own, one at a time."""
+
+    def __init__(self, tell: Tell, clock: _Clock) -> None:
+        self._tell, self._clock = tell, clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lirastore commit")
+        self._under_way: Future[None] | None = None
+
+    def __enter__(self) -> _Committing:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self._wait()
+        finally:
+            self._thread.shutdown()  # waits: what is being committed will be
+
+    def submit(self, writer: lirastore.ModelWriter, unit: str) -> None:
+        """Hands a writer over, whose block is open and filled, once the one before it is committed."""
+        try:
+            self._wait()
+        except BaseException:
+            writer.__exit__(*sys.exc_info())
+            raise
+        self._under_way = self._thread.submit(self._commit, writer, unit)
+
+    def check(self) -> None:
+        """Raises what went wrong with a commit, if one has failed."""
+        if self._under_way is not None and self._under_way.done():
+            self._under_way.result()
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            with self._clock.waiting():
+                self._under_way.result()
+
+    def _commit(self, writer: lirastore.ModelWriter, unit: str) -> None:
+        start = time.thread_time()
+        try:
+            writer.__exit__(None, None, None)
+        except AlreadyCommitted:
+            self._tell(Event("taken", writer.model))
+        except NonFiniteLogits as error:
+            self._tell(Event("diverged", writer.model, str(error)))
+        else:
+            self._tell(Event("committed", writer.model, facts=dict(writer.metadata), unit=unit))
+        finally:
+            self._clock.stored += time.thread_time() - start + writer.cpu_seconds
+
+
+class _Watch:
+    """Takes note of a model's epochs."""
+
+    def __init__(self, model: int, unit: str, tell: Tell, check: Callable[[], None]) -> None:
+        self._model, self._unit, self._tell, self._check = model, unit, tell, check
+        self._start = time.perf_counter()
+        self.losses: list[float] = []
+        self.count = 0
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def epoch(self, loss: torch.Tensor | float, count: int) -> None:
+        """See `core.Epoch`."""
+        self._check()
+        value = float(loss)
+        self.losses.append(value)
+        self.count += count
+        if not np.isfinite(value):
+            raise TrainingDiverged(
+                f"model {self._model}: the training loss is {value} in epoch {len(self.losses)}"
+            )
+        facts = {"epoch": len(self.losses), "loss": value, "rate": self.count / self.seconds()}
+        self._tell(Event("epoch", self._model, facts=facts, unit=self._unit))
+
+
+# --- what is recorded of every model ------------------------------------------------------------
+
+
+def _facts(store: lirastore.Store, trainer: Trainer, device: torch.device) -> dict[str, Any]:
+    training = store.info.training or {}
+    return {
+        "pipeline": training.get("pipeline"),
+        "recipe": training.get("recipe"),
+        "seed": store.info.design.get("seed"),
+        "device": _describe(device),
+        "versions": _versions(device),
+        "git_revision": git_revision(Path(sys.modules[type(trainer).__module__].__file__ or "")),
+    }
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{device}, threads: {torch.get_num_threads()}"
+
+
+def _versions(device: torch.device) -> dict[str, str]:
+    found = {
+        "lirastore": lirastore.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    return found | ({"cuda": str(torch.version.cuda)} if device.type == "cuda" else {})
+
+
+def git_revision(file: Path) -> str | None:
+    """The commit of the checkout that `file` is tracked in, `-dirty` if anything there differs; or None."""
+
+    def git(*arguments: str) -> str | None:
+        command: Sequence[str] = ["git", "-C", str(file.parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        except (OSError, subprocess.TimeoutExpired):  # no git here
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", file.name) is None:  # a virtual environment within a checkout
+        return None
+    revision, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    return None if revision is None else revision + ("-dirty" if changed else "")
