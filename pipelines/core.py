@@ -78,6 +78,8 @@ def prepare(
     do not fit, and for a store of another experiment.
     """
     if not Path(path).exists():
+        if recipe is None and len(recipes) == 1:
+            (recipe,) = recipes
         if recipe not in recipes:
             raise InputError(f"recipe {recipe}: expected one of {', '.join(recipes)}")
         chosen = _changed(recipes[recipe], {**changes, **({} if models is None else {"models": models})})

@@ -18,30 +18,33 @@ so what is lost with a killed job is at most one training of the ensemble.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 import lirastore
-from lirastore.errors import AlreadyCommitted, InputError, MissingDependency, UnknownModel, name_some
+from lirastore.errors import AlreadyCommitted, InputError, MissingDependency
 
 try:
     import torch
     from sklearn.datasets import load_digits
+
+    from lirastore.pipelines import core, running
 except ImportError as missing:
     raise MissingDependency(
         f"the digits pipeline needs torch and scikit-learn ({missing}); pip install 'lirastore[demo]'"
     ) from missing
 
-__all__ = ["AUGMENTATIONS", "GroupRates", "prepare", "randomised", "summary", "train"]
+__all__ = ["AUGMENTATIONS", "RECIPES", "GroupRates", "Recipe", "prepare", "randomised", "summary", "train"]
 
 SHIFTS = {  # (rows down, columns right); the same shifts are used in training and as queries
     "identity": (0, 0),
@@ -83,55 +86,52 @@ def shifted_images(images: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return np.stack(views, axis=1).reshape(len(images), len(views), -1)
 
 
-def prepare(
-    path: str | Path, *, models: int = 64, label_noise: float = 0.1, seed: int = 0
-) -> lirastore.Store:
-    """Creates the store of the experiment, or opens the one at `path` if it holds this very experiment.
+@dataclass(frozen=True)
+class Recipe:
+    """What the store is planned with."""
 
-    Raises InputError when the store at `path` has other labels, augmentations or numbers of models.
+    models: int = 64
+    epochs: int = 60
+    label_noise: float = 0.1
+
+
+RECIPES = {"demo": Recipe()}
+
+
+def prepare(
+    path: str | Path,
+    *,
+    recipe: str | None = None,
+    models: int | None = None,
+    seed: int | None = None,
+    **changes: object,
+) -> lirastore.Store:
+    """Makes the store of the experiment, or opens the one at `path` if it holds what is asked for.
+
+    changes: other values in the recipe, such as label_noise=0.2. Raises InputError for what does not fit.
     """
-    digits = load_digits()
-    labels = noisy_labels(digits.target.astype(np.int64), label_noise, seed)
-    if Path(path).exists():
-        store = lirastore.open(path)
-        _refuse_another_experiment(store, labels, models, seed)
-        return store
-    return lirastore.create(
+    return core.prepare(
         path,
-        labels=labels,
-        classes=CLASSES,
+        pipeline="digits",
+        recipes=RECIPES,
+        recipe=recipe,
+        changes=changes,
         models=models,
-        augmentations=AUGMENTATIONS,
-        signals=[("merlin", ("model", "example"))],
         seed=seed,
-        name=f"scikit-learn digits, {label_noise:.0%} of the labels randomised",
-        preview=np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None],
+        plan=partial(_plan, seed=seed or 0),
     )
 
 
-def _refuse_another_experiment(
-    store: lirastore.Store, labels: npt.NDArray[np.int64], models: int, seed: int
-) -> None:
-    info = store.info
-    compared = {
-        "models": (info.models, models),
-        "augmentations": (list(info.augmentations), AUGMENTATIONS),
-        "signals": (list(info.signals), ["merlin"]),
-        "seed": (info.design.get("seed"), seed),
-        "labels": (_digest(store.labels), _digest(labels)),
+def _plan(recipe: Recipe, *, seed: int) -> dict[str, Any]:
+    digits = load_digits()
+    return {
+        "labels": noisy_labels(digits.target.astype(np.int64), recipe.label_noise, seed),
+        "classes": CLASSES,
+        "augmentations": AUGMENTATIONS,
+        "signals": [("merlin", ("model", "example"))],
+        "name": f"scikit-learn digits, {recipe.label_noise:.0%} of the labels randomised",
+        "preview": np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None],
     }
-    differing = [
-        f"{name} {found}, not {asked}" for name, (found, asked) in compared.items() if found != asked
-    ]
-    if differing:
-        raise InputError(
-            f"{store.path} holds another experiment than the one asked for: {'; '.join(differing)}. Ask for "
-            "the same, or choose another path"
-        )
-
-
-def _digest(labels: npt.NDArray[np.int64]) -> str:
-    return hashlib.sha256(labels.tobytes()).hexdigest()[:12]
 
 
 def randomised(store: lirastore.Store) -> npt.NDArray[np.bool_]:
@@ -154,7 +154,7 @@ def train(
     store: lirastore.Store,
     *,
     models: Iterable[int] | None = None,
-    epochs: int = 60,
+    shard: tuple[int, int] | None = None,
     device: str = "cpu",
     progress: bool = True,
 ) -> list[int]:
@@ -163,7 +163,7 @@ def train(
     Returns the ids of the models trained now. Raises InputError for a store that holds other data.
     """
     wrong = randomised(store)
-    todo = _uncommitted(store, models)
+    todo = running.left(store, models, shard)
     if not todo:
         return []
     member = store.membership
@@ -174,7 +174,7 @@ def train(
         labels=torch.from_numpy(store.labels).to(device),
         member=torch.from_numpy(member[todo]).to(device),
         batches=-(-int(member.sum(axis=1).max()) // BATCH),
-        epochs=epochs,
+        epochs=core.settings(store, Recipe).epochs,
         progress=progress,
     )
     with _one_thread():
@@ -195,17 +195,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _uncommitted(store: lirastore.Store, models: Iterable[int] | None) -> list[int]:
-    planned = range(store.info.models)
-    wanted = list(planned if models is None else models)
-    unknown = [model for model in wanted if model not in planned]
-    if unknown:
-        raise UnknownModel(
-            f"no such models: {name_some(unknown)}; {store.path} plans models 0 to {planned[-1]}"
-        )
-    return sorted(set(wanted) & set(store.pending()))
-
-
 @dataclass(frozen=True)
 class Job:
     """What is trained together: m models on the examples that `member` gives each of them."""
@@ -222,7 +211,7 @@ class Job:
 
 def fit(job: Job) -> Parameters:
     """Trains the ensemble: Adam, the learning rate falling along a quarter of a cosine."""
-    generators = [_generator(job.seed, model) for model in job.models]
+    generators = [core.generator(job.seed, model) for model in job.models]
     parameters = [part.to(job.inputs.device).requires_grad_() for part in _initial(generators)]
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
     steps = job.epochs * job.batches
@@ -245,11 +234,6 @@ def forward(parameters: Parameters, inputs: torch.Tensor) -> torch.Tensor:
     weight1, bias1, weight2, bias2 = parameters
     hidden = torch.baddbmm(bias1, inputs, weight1).relu()
     return torch.baddbmm(bias2, hidden, weight2)
-
-
-def _generator(seed: int, model: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, model]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def _initial(generators: list[torch.Generator]) -> Parameters:
@@ -337,6 +321,7 @@ def _write_model(
     correct = (logits[:, 0].argmax(dim=1) == job.labels).float()
     metadata = {
         "pipeline": "digits",
+        "recipe": (store.info.training or {}).get("recipe"),
         "seed": job.seed,
         "epochs": job.epochs,
         "label_noise": label_noise,

@@ -10,5 +10,5 @@ select
     l.loss
 from
     stored.models as m,
-    unnest(cast(m.metadata -> '$.loss_curve' as double[])) with ordinality as l (loss, epoch)
+    unnest(try_cast(m.metadata -> '$.loss_curve' as double[])) with ordinality as l (loss, epoch)
 order by m.model, l.epoch;

@@ -17,7 +17,7 @@ pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 
 from sklearn.datasets import load_digits  # noqa: E402
 
-from lirastore.pipelines import digits  # noqa: E402
+from lirastore.pipelines import core, digits  # noqa: E402
 
 MODELS, EPOCHS = 4, 2
 
@@ -32,13 +32,13 @@ def few_noise_queries() -> Iterator[None]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> lirastore.Store:
-    return digits.prepare(tmp_path / "digits.lira", models=MODELS)
+    return digits.prepare(tmp_path / "digits.lira", models=MODELS, epochs=EPOCHS)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, few_noise_queries: None) -> lirastore.Store:
-    store = digits.prepare(tmp_path_factory.mktemp("digits") / "digits.lira", models=MODELS)
-    digits.train(store, epochs=EPOCHS)
+    store = digits.prepare(tmp_path_factory.mktemp("digits") / "digits.lira", models=MODELS, epochs=EPOCHS)
+    digits.train(store)
     return store
 
 
@@ -163,9 +163,9 @@ def test_training_commits_every_model_with_its_accuracies(trained: lirastore.Sto
 
 
 def test_only_what_is_missing_is_trained(store: lirastore.Store, trained: lirastore.Store) -> None:
-    assert digits.train(store, models=[2, 0], epochs=EPOCHS) == [0, 2]
-    assert digits.train(store, epochs=EPOCHS) == [1, 3]
-    assert digits.train(store, epochs=EPOCHS) == []
+    assert digits.train(store, models=[2, 0]) == [0, 2]
+    assert digits.train(store) == [1, 3]
+    assert digits.train(store) == []
     for model in range(MODELS):
         here, there = (s.logits.read("logits", model, 0, 1797) for s in (store, trained))
         np.testing.assert_allclose(here, there, atol=2e-2)
@@ -178,7 +178,7 @@ def test_an_unknown_model_is_refused_before_any_training(store: lirastore.Store)
 
 
 def test_progress_stays_off_stdout(store: lirastore.Store, capsys: pytest.CaptureFixture[str]) -> None:
-    digits.train(store, models=[0], epochs=1)
+    digits.train(store, models=[0])
     assert capsys.readouterr().out == ""
 
 
@@ -202,7 +202,7 @@ def test_merlins_share_counts_noisy_copies_with_a_larger_loss() -> None:
     rng = np.random.default_rng(1)
     inputs = torch.from_numpy(rng.random((700, 64), dtype=np.float32))
     labels = torch.from_numpy(rng.integers(0, 10, 700))
-    parameters = digits._initial([digits._generator(0, model) for model in (0, 1)])
+    parameters = digits._initial([core.generator(0, model) for model in (0, 1)])
     found = digits.merlin(parameters, inputs, labels, seed=5)
 
     generator, larger = torch.Generator().manual_seed(5), torch.zeros(2, 700)

@@ -28,7 +28,19 @@ def attacked(tmp_path_factory, members):
     """Two attacks, one full of ties, one also with few models, and memorization. Tests do not change it."""
     rng = np.random.default_rng(8)
     metadata = {
-        0: {"train_accuracy": 0.75, "test_accuracy": "high", "seed": 41, "source_id": 17, "epochs": [1, 2]}
+        0: {
+            "train_accuracy": 0.75,
+            "test_accuracy": "high",
+            "seed": 41,
+            "source_id": 17,
+            "epochs": [1, 2],
+            "loss_curve": [2.5, 1],
+            "pipeline": "mine",
+            "recipe": "fast",
+            "seconds": 2.5,
+            "device": "abacus",
+        },
+        1: {"loss_curve": "steep"},
     }
     store = make_store(tmp_path_factory.mktemp("attacked") / "attacked.lira", members, metadata=metadata)
     put_scores(store, "alpha", np.round(rng.normal(size=members.shape) + members, 1))

@@ -110,8 +110,8 @@ def test_listing():
 
 def test_models_and_their_metadata(attacked, members):
     rows = ask(attacked, "select * exclude (committed_at, metadata) from models order by model")
-    assert rows[0] == (0, 0.75, None, members[0].sum(), 41, "17")
-    assert rows[1] == (1, None, None, members[1].sum(), None, None)
+    assert rows[0] == (0, 0.75, None, members[0].sum(), 41, "17", "mine", "fast", 2.5, "abacus")
+    assert rows[1] == (1, None, None, members[1].sum(), *[None] * 6)
     ((text, when),) = ask(attacked, "select metadata, committed_at from models where model = 0")
     assert json.loads(text)["epochs"] == [1, 2] and json.loads(text)["test_accuracy"] == "high"
     assert abs(datetime.now(UTC).replace(tzinfo=None) - when) < timedelta(hours=1)
@@ -387,3 +387,8 @@ def test_the_connection_is_closed_if_it_cannot_be_filled(damaged, monkeypatch):
             call()
         with pytest.raises(duckdb.ConnectionException):
             opened[-1].execute("select 1")
+
+
+def test_loss_curves_are_those_that_were_recorded(attacked):
+    """And models whose jobs recorded none, or no numbers, have none."""
+    assert ask(attacked, "from loss_curves") == [(0, 1, 2.5), (0, 2, 1.0)]
