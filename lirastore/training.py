@@ -38,7 +38,7 @@ def train(
     _refuse_unknown(name, planned, prepare)
     _refuse_unknown(name, running, run)
     _refuse_unknown(name, files, prepare, run)
-    store: Store = prepare(path, **planned, **_known(prepare, files))
+    store: Store = prepare(path, **{**planned, **_known(prepare, files)})
     trained: list[int] = run(store, **running, **_known(run, files))
     return trained
 
@@ -67,6 +67,8 @@ def _load_file(file: Path) -> ModuleType:
     full = file.resolve()
     if not full.is_file():
         raise InputError(f"pipeline {file}: there is no such file")
+    if "." in full.stem:
+        raise InputError(f"pipeline {file}: a module's name has no dots; rename the file, as in mine.py")
     sys.path.insert(0, str(full.parent))
     module = importlib.import_module(full.stem)
     if Path(module.__file__ or "").resolve() != full:
@@ -92,10 +94,15 @@ def _planned_by(path: Path) -> str:
 def _refuse_unknown(pipeline: str, options: Options, *functions: Callable[..., Any]) -> None:
     unknown = [name for name in options if not any(_takes(function, name) for function in functions)]
     if unknown:
-        known = [name for function in functions for name in inspect.signature(function).parameters][1:]
+        known = [name for function in functions for name in _options(function)]
         raise InputError(
             f"pipeline {pipeline} has no option {name_some(unknown)}; it takes {name_some(known, most=20)}"
         )
+
+
+def _options(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def _known(function: Callable[..., Any], options: Options) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import pickle
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def load(dataset: str, data: str | Path, *, download: bool, unchecked: bool) -> 
         with contextlib.redirect_stdout(sys.stderr):
             read = [kind(data, train=train, download=download and train) for train in (True, False)]
     except Exception as error:  # reading what is no pickle, or another one, can raise anything
-        raise SourceError(_diagnosis(kind, Path(data), error)) from error
+        raise SourceError(_diagnosis(kind, Path(data), error, download)) from error
     return _split(kind, data, dataset, read[0]), _split(kind, data, dataset, read[1])
 
 
@@ -60,7 +59,7 @@ def digest(*splits: Split) -> str:
     """A sha256 of pictures and labels, by which a store knows its data again."""
     found = hashlib.sha256()
     for split in splits:
-        found.update(np.ascontiguousarray(split.pictures))
+        found.update(split.pictures)
         found.update(split.labels.astype("<i8"))
     return found.hexdigest()
 
@@ -93,19 +92,21 @@ def _split(kind: Any, data: str | Path, dataset: str, read: Any) -> Split:
             f"{Path(data) / kind.base_folder}: {files} hold {pictures.dtype} {pictures.shape} with "
             f"{len(labels)} labels; expected uint8 (n, 32, 32, 3) with n labels from 0 to {classes - 1}"
         )
-    return Split(pictures, labels.astype(np.int64))
+    # torchvision's pictures are a transposed view of the files' rows
+    return Split(np.ascontiguousarray(pictures), labels.astype(np.int64))
 
 
 # --- what is wrong with the files ---------------------------------------------------------------
 
 
-def _diagnosis(kind: Any, data: Path, error: Exception) -> str:
+def _diagnosis(kind: Any, data: Path, error: Exception, download: bool) -> str:
     """Why the files were not read: those that are absent, or damaged, or not what they should be."""
     folder = data / kind.base_folder
     absent = [file for file, _ in _files(kind) if not (folder / file).is_file()]
     if absent:
+        failed = f"; the download failed ({_brief(error)})" if download else ""
         return (
-            f"{folder} lacks {', '.join(absent)} ({_brief(error)}). Give the directory that holds "
+            f"{folder} lacks {', '.join(absent)}{failed}. Give the directory that holds "
             f"{kind.base_folder} as --data, or let --download get it from {kind.url}"
         )
     damaged = [
@@ -124,10 +125,9 @@ def _diagnosis(kind: Any, data: Path, error: Exception) -> str:
     return f"{folder}: {files} cannot be read ({_brief(error)}): truncated, or no CIFAR file; get it again"
 
 
-def _files(kind: Any) -> Iterator[tuple[str, str | None]]:
+def _files(kind: Any) -> list[tuple[str, str | None]]:
     """Every file of the data set, with its md5, None where any will do."""
-    for file, md5 in [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]:
-        yield file, md5
+    return [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
 
 
 def _md5(file: Path) -> str:
@@ -136,7 +136,7 @@ def _md5(file: Path) -> str:
 
 
 def _readable(kind: Any, file: Path) -> bool:
-    """Whether a file, whose checksum was found right or is to be ignored, holds what torchvision looks for."""
+    """Whether a file that is not damaged, or may be another, holds what torchvision looks for."""
     try:
         with file.open("rb") as stream:
             entry = pickle.load(stream, encoding="latin1")

@@ -72,7 +72,8 @@ def prepare(
 
     recipe: a name in `recipes`, whose values are dataclasses with a field `models`: how many are planned
     unless `models` says it. changes: fields of the recipe with other values. plan: recipe -> the other
-    arguments of `lirastore.create`. What is None is not asked for: any value will do in a store that exists.
+    arguments of `lirastore.create`. A recipe, a number of models or a seed that is None is not asked for: any
+    will do in a store that exists.
 
     All of it is recorded in the store (`store.info.training`). Raises InputError for names and values that
     do not fit, and for a store of another experiment.
@@ -80,8 +81,8 @@ def prepare(
     if not Path(path).exists():
         if recipe is None and len(recipes) == 1:
             (recipe,) = recipes
-        if recipe not in recipes:
-            raise InputError(f"recipe {recipe}: expected one of {', '.join(recipes)}")
+        if recipe is None or recipe not in recipes:
+            raise InputError(f"{_recipe_given(recipe)}: expected one of {', '.join(recipes)}")
         chosen = _changed(recipes[recipe], {**changes, **({} if models is None else {"models": models})})
         try:
             return _create(path, pipeline, recipe, chosen, 0 if seed is None else seed, plan(chosen))
@@ -93,9 +94,20 @@ def prepare(
 
 
 def settings(store: lirastore.Store, kind: type[R]) -> R:
-    """The recipe that the store was planned with. Raises InputError if it was planned by no pipeline."""
-    recorded = _recorded(store)["settings"]
-    return kind(**{field.name: recorded[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    """The recipe that the store was planned with. Raises InputError if another, or none, planned it."""
+    recorded = _recorded(store).get("settings", {})
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    lacking = [name for name in names if name not in recorded]
+    if lacking:
+        raise InputError(
+            f"{store.path} was planned without {name_some(lacking)}, which the recipe has now: train its "
+            "models with the code that planned it"
+        )
+    return kind(**{name: recorded[name] for name in names})
+
+
+def _recipe_given(recipe: str | None) -> str:
+    return "a new store needs a recipe (--recipe)" if recipe is None else f"recipe {recipe!r}"
 
 
 def _create(
@@ -161,7 +173,7 @@ def _refuse_another(
     differing = [
         f"{name} {found[name]}, not {value}"
         for name, value in wanted.items()
-        if value is not None and name in found and found[name] != value
+        if (value is not None or name in changes) and name in found and found[name] != value
     ] + [f"no {name}" for name in unknown]
     if differing:
         raise InputError(

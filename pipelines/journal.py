@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ from tqdm import tqdm
 
 from lirastore.errors import name_some
 
-__all__ = ["Cost", "Event", "Journal"]
+__all__ = ["Clock", "Cost", "Event", "Journal"]
 
 SILENCE = 60.0  # seconds after which a log that is no terminal gets a line about the model at work
 
@@ -51,6 +53,28 @@ class Cost:
         return cls(*(sum(column) for column in zip(*rows, strict=True)))
 
 
+class Clock:
+    """Measures `waited` and `stored` of a process while it trains; see Cost."""
+
+    def __init__(self) -> None:
+        self.waited = self.stored = 0.0
+        self._lock = threading.Lock()
+
+    def spent(self, seconds: float) -> None:
+        """Adds processor seconds, in whichever thread they were spent."""
+        with self._lock:
+            self.stored += seconds
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Training stands still in here."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - start
+
+
 class Journal:
     """Listens to events, and tells a person: lines for what is finished, a bar where stderr is a terminal."""
 
@@ -60,6 +84,7 @@ class Journal:
         self.committed: list[int] = []
         self.diverged: dict[int, str] = {}
         self._ended = 0
+        self._lock = threading.Lock()  # the thread that commits tells of it
         self._bar = tqdm(total=models, unit="model", file=sys.stderr, disable=None if shown else True)
 
     def say(self, line: str) -> None:
@@ -70,10 +95,11 @@ class Journal:
             self._spoke = time.monotonic()
 
     def __call__(self, event: Event) -> None:
-        """Takes note of an event."""
-        if event.kind == "epoch":
-            self._epoch(event)
-            return
+        """Takes note of an event, from whichever thread."""
+        with self._lock:
+            self._epoch(event) if event.kind == "epoch" else self._end(event)
+
+    def _end(self, event: Event) -> None:
         self._ended += 1
         self._bar.update()
         if event.kind == "committed":
@@ -123,7 +149,7 @@ def _describe(event: Event) -> str:
     accuracies = {name: facts.get(f"{name}_accuracy") for name in ("train", "test")}
     parts = [
         f"{facts['seconds']:.1f} s",
-        f"loss {facts['loss_curve'][-1]:.4g}",
+        *(f"loss {loss:.4g}" for loss in facts["loss_curve"][-1:]),
         *(f"{name} {value:.1%}" for name, value in accuracies.items() if value is not None),
         f"{facts[f'{event.unit}_per_second']:,.0f} {event.unit}/s",
     ]

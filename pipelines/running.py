@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from lirastore.errors import (
     name_some,
 )
 from lirastore.pipelines.core import Trainer, torch
-from lirastore.pipelines.journal import Cost, Event, Journal
+from lirastore.pipelines.journal import Clock, Cost, Event, Journal
 
 __all__ = ["Make", "Worker", "left", "place", "reproducible", "train"]
 
@@ -55,7 +54,8 @@ def train(
     make: (store, device) -> Trainer; with `together` above 1, so many processes train on the device side by
     side, and `make` must be picklable. shard: (i, n), every nth of the models from the ith on; by default
     torchrun's rank, else all. device: such as cuda:1; by default a GPU if torch sees one, torchrun's local
-    one if there are several, else the CPU. What is trained depends on none of these.
+    one if there are several, else the CPU. What is trained depends on none of these, but for the last bits
+    of floating-point sums: they depend on the kind of device and, on a CPU, on the number of threads.
 
     Raises UnknownModel, InputError; TrainingDiverged at the end, naming the models whose loss or outputs were
     not finite; TrainingFailed if a process died.
@@ -149,15 +149,17 @@ def _diverged(messages: Mapping[int, str]) -> str:
 @contextmanager
 def reproducible() -> Iterator[None]:
     """The same kernels each time, so that (seed, model) decides; what it was is restored."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS sums in any order
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 # --- one process --------------------------------------------------------------------------------
@@ -169,18 +171,19 @@ class Worker:
     def __init__(self, store: lirastore.Store, trainer: Trainer, device: torch.device, tell: Tell) -> None:
         self._store, self._trainer, self._tell = store, trainer, tell
         self._facts = _facts(store, trainer, device)
-        self._clock = _Clock()
+        self._clock = Clock()
 
     def run(self, models: Iterable[int]) -> Cost:
         """Trains them as they come; returns what it cost once the last is committed."""
         seconds, cpu = time.perf_counter(), time.process_time()
-        with _Committing(self._tell, self._clock) as committing:
+        with _Committing(self._store, self._tell, self._clock) as committing:
             for model in models:
                 try:
                     self._train(model, committing)
                 except (TrainingDiverged, NonFiniteLogits) as error:
                     self._tell(Event("diverged", model, str(error)))
-                except AlreadyCommitted:
+                except AlreadyCommitted as error:
+                    _check_taken(self._store, model, error)
                     self._tell(Event("taken", model))
                 except torch.OutOfMemoryError as error:
                     raise TrainingFailed(
@@ -190,8 +193,7 @@ class Worker:
         return Cost(time.perf_counter() - seconds, time.process_time() - cpu, clock.waited, clock.stored)
 
     def _train(self, model: int, committing: _Committing) -> None:
-        if model not in self._store.pending():
-            raise AlreadyCommitted(f"model {model} was committed by another job meanwhile")
+        self._store.writer(model)  # AlreadyCommitted: by another job meanwhile, or by one that died before
         unit = self._trainer.unit
         watch = _Watch(model, unit, self._tell, committing.check)
         started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -212,6 +214,15 @@ class Worker:
         committing.submit(writer, unit)
 
 
+def _check_taken(store: lirastore.Store, model: int, error: AlreadyCommitted) -> None:
+    """Raises `error` unless the model is in the store: an attempt is lost to `lirastore gc`, too."""
+    try:
+        store.writer(model)  # completes what another job has claimed
+    except AlreadyCommitted:
+        return
+    raise error
+
+
 @contextmanager
 def _abandoned_on_error(writer: lirastore.ModelWriter) -> Iterator[None]:
     """Opens the writer's block and leaves it open, for another thread to end, unless something goes wrong."""
@@ -223,26 +234,10 @@ def _abandoned_on_error(writer: lirastore.ModelWriter) -> Iterator[None]:
         raise
 
 
-@dataclass
-class _Clock:
-    """Seconds that training stood still because of storing, and processor seconds that storing took."""
-
-    waited: float = 0.0
-    stored: float = 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.waited += time.perf_counter() - start
-
-
 class _Timed:
     """A writer that the clock watches: what a trainer sees of it."""
 
-    def __init__(self, writer: lirastore.ModelWriter, clock: _Clock) -> None:
+    def __init__(self, writer: lirastore.ModelWriter, clock: Clock) -> None:
         self._writer, self._clock = writer, clock
         self.model, self.metadata = writer.model, writer.metadata
 
@@ -260,14 +255,14 @@ class _Timed:
     def _working(self) -> Iterator[None]:
         start = time.thread_time()
         yield
-        self._clock.stored += time.thread_time() - start
+        self._clock.spent(time.thread_time() - start)
 
 
 class _Committing:
     """Ends the blocks of writers in a thread of its own, one at a time."""
 
-    def __init__(self, tell: Tell, clock: _Clock) -> None:
-        self._tell, self._clock = tell, clock
+    def __init__(self, store: lirastore.Store, tell: Tell, clock: Clock) -> None:
+        self._store, self._tell, self._clock = store, tell, clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lirastore commit")
         self._under_way: Future[None] | None = None
 
@@ -304,14 +299,15 @@ class _Committing:
         start = time.thread_time()
         try:
             writer.__exit__(None, None, None)
-        except AlreadyCommitted:
+        except AlreadyCommitted as error:
+            _check_taken(self._store, writer.model, error)
             self._tell(Event("taken", writer.model))
         except NonFiniteLogits as error:
             self._tell(Event("diverged", writer.model, str(error)))
         else:
             self._tell(Event("committed", writer.model, facts=dict(writer.metadata), unit=unit))
         finally:
-            self._clock.stored += time.thread_time() - start + writer.cpu_seconds
+            self._clock.spent(time.thread_time() - start + writer.cpu_seconds)
 
 
 class _Watch:
@@ -351,7 +347,7 @@ def _facts(store: lirastore.Store, trainer: Trainer, device: torch.device) -> di
         "seed": store.info.design.get("seed"),
         "device": _describe(device),
         "versions": _versions(device),
-        "git_revision": git_revision(Path(sys.modules[type(trainer).__module__].__file__ or "")),
+        "git_revision": git_revision(_source(trainer)),
     }
 
 
@@ -369,6 +365,11 @@ def _versions(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
     }
     return found | ({"cuda": str(torch.version.cuda)} if device.type == "cuda" else {})
+
+
+def _source(trainer: Trainer) -> Path:
+    """The file that defines a trainer; of one that was typed in, the name of none."""
+    return Path(getattr(sys.modules[type(trainer).__module__], "__file__", None) or "")
 
 
 def git_revision(file: Path) -> str | None:

@@ -14,21 +14,33 @@ from lirastore.errors import MissingData, name_some
 from lirastore.moments import EqualCounts, Loo, Others, all_others, equal_others
 from lirastore.signals import SIGNALS
 
-__all__ = ["Block", "Centre", "Queries", "is_noise"]
+__all__ = ["Aside", "Block", "Centre", "Queries", "is_noise", "stands_aside"]
 
 T = TypeVar("T")
 
 Float = npt.NDArray[np.floating[Any]]
 Bool = npt.NDArray[np.bool_]
 Queries = Literal["first", "all"]
+Aside = Literal["noise", "tokens"]
 Centre = Literal["mean", "median"]
 
 _PER_CLASS = frozenset(name for name, signal in SIGNALS.items() if signal.per == "class")
 
 
+# How queries begin that no attack takes for queries of the example unless it asks for them: the example with
+# Gaussian noise, which only Merlin and Morgan look at, and the single tokens of a sequence.
+_ASIDE: dict[Aside, str] = {"noise": "noise(", "tokens": "token("}
+
+
+def stands_aside(augmentation: str, kind: Aside | None = None) -> bool:
+    """Whether a query is left out of "all" queries; with `kind`, whether it is one of these."""
+    prefixes = tuple(_ASIDE.values()) if kind is None else _ASIDE[kind]
+    return augmentation.startswith(prefixes)
+
+
 def is_noise(augmentation: str) -> bool:
-    """Whether a query is the example with Gaussian noise, which only Merlin and Morgan look at."""
-    return augmentation.startswith("noise(")
+    """Whether a query is the example with Gaussian noise."""
+    return stands_aside(augmentation, "noise")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +93,15 @@ class Block:
         return np.arange(self.start, self.stop, dtype=np.int64)
 
     def signal(
-        self, name: str = "scaled_logit", *, queries: Literal["first", "all", "noise", "every"] = "all"
+        self, name: str = "scaled_logit", *, queries: Queries | Aside | Literal["every"] = "all"
     ) -> Float:
         """(M, e, A): a signal of every model, in its dtype; higher means member. (M, e, C) of one per class.
 
-        queries: the `first` one; `all` but those of Gaussian noise; the `noise` queries; or `every` one.
+        queries: the `first` one; `all` but those that stand aside: the `noise` queries, which are the example
+        with Gaussian noise, and the `tokens` of a sequence; or `every` one.
 
         Raises:
-            MissingData: the attack did not declare the signal.
+            MissingData: the attack did not declare the signal, or there are no `tokens`.
         """
         if name not in self.signals:
             raise MissingData(
@@ -101,11 +114,17 @@ class Block:
             return values
         if queries == "first":
             return values[:, :, :1]
+        kind = None if queries == "all" else queries
         chosen = [
-            place for place, query in enumerate(self.augmentations) if is_noise(query) == (queries == "noise")
+            place
+            for place, query in enumerate(self.augmentations)
+            if stands_aside(query, kind) == (kind is not None)
         ]
-        if values.shape[2] != len(self.augmentations) or len(chosen) == values.shape[2]:
-            return values  # of an array without queries
+        has_queries = values.shape[2] == len(self.augmentations)
+        if queries == "tokens" and not (chosen and has_queries):
+            raise MissingData(_no_tokens(name, self.augmentations))
+        if not has_queries or len(chosen) == values.shape[2]:
+            return values
         return self.once(("queries", name, queries), lambda: values[:, :, chosen])
 
     @property
@@ -190,7 +209,7 @@ class Block:
         return held[1]
 
     def _limited(self, shadows: int, queries: int, pass_suffix: str) -> Block:
-        kept = [place for place, name in enumerate(self.augmentations) if not is_noise(name)][:queries]
+        kept = [place for place, name in enumerate(self.augmentations) if not stands_aside(name)][:queries]
         per_query = {
             name
             for name, values in self.signals.items()
@@ -206,3 +225,11 @@ class Block:
             shadows=shadows,
             pass_suffix=pass_suffix,
         )
+
+
+def _no_tokens(signal: str, augmentations: tuple[str, ...]) -> str:
+    return (
+        f"signal {signal!r} has no values per token: the queries here are {name_some(augmentations)}; "
+        "expected some named token(0), token(1) …, as the wikitext pipeline stores with --tokens, and an "
+        "attack that is not limited to some of the models or queries"
+    )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lirastore.attacks import presets
-from lirastore.attacks.block import Block, is_noise
+from lirastore.attacks.block import Block, stands_aside
 from lirastore.attacks.definition import Attack, MinimumCounts, check_name
 from lirastore.attacks.summary import Facts, FirstPass, PerTarget, TargetRow
 from lirastore.errors import AttackError
@@ -43,7 +43,7 @@ class _Limits:
 
     def facts(self, facts: Facts) -> Facts:
         """What is known of a store that has these queries only."""
-        kept = [name for name in facts.augmentations if not is_noise(name)][: self.queries]
+        kept = [name for name in facts.augmentations if not stands_aside(name)][: self.queries]
         sizes = replace(facts.sizes, queries=len(kept))
         return replace(facts, augmentations=tuple(kept), sizes=sizes)
 
@@ -141,12 +141,13 @@ def _without_suffix(known: Mapping[str, Any], suffix: str) -> dict[str, Any]:
 
 
 def query_counts(asked: Sequence[QueryCount], augmentations: Sequence[str]) -> list[int]:
-    """How many queries are meant: `first` is 1, `all` those of a store but its noise queries; each once.
+    """How many queries are meant: `first` is 1, `all` those of a store but its noise and its tokens; each
+    once.
 
     Raises:
         AttackError: below 1, or more than there are.
     """
-    there = sum(not is_noise(name) for name in augmentations)
+    there = sum(not stands_aside(name) for name in augmentations)
     words = {"first": 1, "all": there}
     counts = [words.get(count, 0) if isinstance(count, str) else count for count in asked]
     for count, meant in zip(asked, counts, strict=True):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lirastore.attacks import Attack, PerTarget, Summary
-from lirastore.attacks.block import is_noise
+from lirastore.attacks.block import stands_aside
 from lirastore.engine.facts import facts_of, population_points
 from lirastore.engine.grid import Grid, cut, make_grid
 from lirastore.engine.reading import (
@@ -39,19 +39,20 @@ __all__ = ["Options", "Plan", "group_rows", "make_plan", "plan"]
 
 # The interpreter with numpy, dask, pyarrow and scipy.special takes 90 MiB.
 BASE_BYTES = 112 << 20
-# One float64 array over (M, tile, A), noise queries left out. Measured on lira_online with 2 MiB of cache per
-# core, ns per value: 42 at 64 KiB, 29 at 256, 27 at 512, 30 at 1024, 56 at 8192, where a dozen such arrays
-# leave every cache.
+# One float64 array over (M, tile, A) without what stands aside. Measured on lira_online with 2 MiB of
+# cache per core, ns per value: 42 at 64 KiB, 29 at 256, 27 at 512, 30 at 1024, 56 at 8192, where a dozen such
+# arrays leave every cache.
 TILE_BYTES = 512 << 10
 # What a tile's signals are computed from: more would leave threads idle where classes are many, and take much
 # memory where attacks look at all classes. It does not make tiles smaller than a quarter of TILE_BYTES.
 TILE_SOURCE_BYTES = 32 << 20
-# The same array with the noise queries.
-TILE_NOISY_BYTES = 16 * TILE_BYTES
-# Float64 arrays of a signal's size alive at once, in the hungriest attack: of its queries, of its noise
-# queries, of the classes of a signal per class.
+# The same array with those that stand aside: noise, tokens.
+TILE_WHOLE_BYTES = 16 * TILE_BYTES
+# Float64 arrays of a signal's size alive at once, in the hungriest attack: of its queries, of those that
+# stand aside, of the classes of a signal per class. A user's function may do with queries that stand aside
+# whatever others do with all of them: for it they count like the rest.
 TILE_COPIES = 24
-NOISE_COPIES = 4
+ASIDE_COPIES = 4
 CLASS_COPIES = 3
 # Rows per Parquet part: a file of about 8 MB. Fewer, larger blocks read no faster.
 PART_ROWS = 1 << 20
@@ -193,7 +194,7 @@ class _Planner:
         self.passes = tuple(readings(store, signals_of(parts), options.source) for parts in stages)
         self.matrices = [_matrices(parts) for parts in stages]
         self.sizes = sizes
-        self.noise = _noise(store)
+        self.aside = _aside(store)
         self.population = population_points(store)
         self.budget = options.memory if options.memory is not None else default_budget()
         self.asked_threads = options.threads
@@ -202,10 +203,10 @@ class _Planner:
     def _grid(self, store: LogitStore) -> Grid:
         """Of the store and the number of models, whatever is read."""
         arrays, models = signal_arrays(store).values(), self.sizes.models
-        queries, noisy = self.sizes.queries - self.noise, self.sizes.queries
+        queries, whole = self.sizes.queries - self.aside, self.sizes.queries
         most = TILE_BYTES // (models * queries * 8)
         source = models * max(array.example_bytes for array in arrays)
-        bound = min(TILE_SOURCE_BYTES // source, TILE_NOISY_BYTES // (models * noisy * 8))
+        bound = min(TILE_SOURCE_BYTES // source, TILE_WHOLE_BYTES // (models * whole * 8))
         tile = max(1, min(most, max(bound, most // 4)))
         return make_grid(self.sizes.examples, tile, [array.chunk for array in arrays])
 
@@ -275,14 +276,16 @@ class _Planner:
     def _tile_arrays(self, reading: Reading) -> int:
         """Float64 values per model and example that attacks on these signals hold, all at once."""
         limited = any(attack.kind == "power" for attack in self.attacks)
+        known = all(attack.described for attack in self.attacks)
         total = 0
         for signal in reading.signals:
             values = reading.values(signal)
-            noise = self.noise if values == self.sizes.queries else 0
+            aside = self.aside if values == self.sizes.queries else 0
             if signal.per == "class":
                 total += CLASS_COPIES * values
             else:
-                total += TILE_COPIES * (values - noise) * (1 + limited) + NOISE_COPIES * noise
+                total += TILE_COPIES * (values - aside) * (1 + limited)
+                total += (ASIDE_COPIES if known else TILE_COPIES) * aside
         return total
 
     def _parquet_bytes(self, block: int) -> int:
@@ -325,11 +328,11 @@ def _matrices(parts: Sequence[Attack | FirstPass]) -> int:
     return written + len({first.key for some in asked for first in some if isinstance(first, PerTarget)})
 
 
-def _noise(store: LogitStore) -> int:
-    """How many of the queries are the example with noise; 0 if they all are."""
+def _aside(store: LogitStore) -> int:
+    """How many of the queries stand aside; 0 if they all do."""
     names = store.info.augmentations
-    noise = sum(map(is_noise, names))
-    return noise if noise < len(names) else 0
+    aside = sum(map(stands_aside, names))
+    return aside if aside < len(names) else 0
 
 
 def _cores() -> int:

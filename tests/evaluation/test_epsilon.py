@@ -201,7 +201,7 @@ def test_extremes_hold_little():
 
 def best_threshold(score, member, table):
     """The best bound of one example over its thresholds, by trying each."""
-    found = 0.0
+    found = -1.0  # of scores that are all the same: there is no threshold between them
     values = sorted(set(score.tolist()))
     for threshold in values[1:]:
         called = score >= threshold

@@ -346,17 +346,18 @@ def zeros(path: Path, shape: tuple[int, ...]) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures with Linux's /proc")
 @pytest.mark.parametrize("layout", ["carlini", "npz", "compressed npz"])
 def test_memory_does_not_grow_with_the_source(tmp_path, store, layout):
-    truth = foreign.experiment(models=2, examples=40_000, augmentations=1, classes=2)
-    shape = (40_000, 1, 18, 50)  # 144 MB a model
+    examples = 24_000
+    truth = foreign.experiment(models=2, examples=examples, augmentations=1, classes=2)
+    shape = (examples, 1, 18, 50)  # 86 MB a model
     if layout == "carlini":
         source = foreign.carlini(tmp_path / "log", truth)
-        zeros(source / "x_train.npy", (40_000, 32, 32, 3))  # 492 MB, and 123 MB of pictures
+        zeros(source / "x_train.npy", (examples, 32, 32, 3))  # 295 MB, and 74 MB of pictures
         for model in range(2):
             zeros(foreign.logits_of(source, model), shape)
     else:
         source = tmp_path / "all.npz"
-        logits = np.broadcast_to(np.float32(0), (2, 40_000, 18, 50))
-        pictures = np.broadcast_to(np.uint8(7), (40_000, 32, 32, 3))
+        logits = np.broadcast_to(np.float32(0), (2, examples, 18, 50))
+        pictures = np.broadcast_to(np.uint8(7), (examples, 32, 32, 3))
         foreign.npz(source, truth, logits=logits, preview=pictures, compressed=layout == "compressed npz")
     process = python(MEASURED, source, store)
     stdout, stderr = process.communicate(timeout=200)

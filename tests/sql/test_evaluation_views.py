@@ -389,32 +389,31 @@ def test_was_member(connection, kind):
         check_was_member(connection, it, target, which)
 
 
+UNKNOWN = [
+    ("8, 3", "model is 8, expected a committed model: 8 from 0 to 7, which view models lists"),
+    ("-1, 3", "model is -1, expected a committed model"),
+    ("null, 3", "model is NULL, expected a committed model"),
+    ("(select 8), 3", "model is 8, expected a committed model"),
+    ("3, 300", "example is 300, expected a row of the store's arrays: 0 to 299, which view examples lists"),
+    ("3, -1", "example is -1, expected a row"),
+    ("3, null", "example is NULL, expected a row"),
+]
+WHEREVER = [
+    "select count(*) from was_member({})",
+    "from was_member({}) where attack = 'alpha' limit 1",
+    "select p_value from was_member({}) where fpr < 0.1",
+    "from was_member({}) where not member",
+    "from was_member({}) where model = 3 and example = 17 and attack = 'alpha' and preset = 'paper'",
+    "from was_member({}) where score > 5 and fpr < 0.1 and p_value between 1 and 2",
+    "select w.* from range(2), lateral (from was_member({})) as w",
+]
+
+
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "says", "sql"),
     [
-        ("8, 3", "model is 8, expected a committed model: 8 from 0 to 7, which view models lists"),
-        ("-1, 3", "model is -1, expected a committed model"),
-        ("null, 3", "model is NULL, expected a committed model"),
-        ("(select 8), 3", "model is 8, expected a committed model"),
-        (
-            "3, 300",
-            "example is 300, expected a row of the store's arrays: 0 to 299, which view examples lists",
-        ),
-        ("3, -1", "example is -1, expected a row"),
-        ("3, null", "example is NULL, expected a row"),
-    ],
-)
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "from was_member({})",
-        "select count(*) from was_member({})",
-        "from was_member({}) where attack = 'alpha' limit 1",
-        "select p_value from was_member({}) where fpr < 0.1",
-        "from was_member({}) where not member",
-        "from was_member({}) where model = 3 and example = 17 and attack = 'alpha' and preset = 'paper'",
-        "from was_member({}) where score > 5 and fpr < 0.1 and p_value between 1 and 2",
-        "select w.* from range(2), lateral (from was_member({})) as w",
+        *((call, says, "from was_member({})") for call, says in UNKNOWN),
+        *((*UNKNOWN[which], sql) for which in (0, 4) for sql in WHEREVER),
     ],
 )
 def test_unknown_models_and_examples_are_errors(attacked, call, says, sql):

@@ -227,10 +227,10 @@ def test_output_takes_bounded_memory(attacked, tmp_path):
                 catalog.write(catalog.query(made, sql), output=folder / f"x.{{form}}")
         write(100_000)
         before = peak()
-        write(1_000_000)
+        write(500_000)
         print(peak() - before)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 150
-    assert pq.read_metadata(tmp_path / "x.parquet").num_rows == 1_000_000
+    assert int(done.stdout) < 100  # as Python's objects, the rows would have 170 MB
+    assert pq.read_metadata(tmp_path / "x.parquet").num_rows == 500_000

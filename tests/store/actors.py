@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from nursery import Nursery, leave
 
 from lirastore.errors import AlreadyCommitted, LostClaim, ModelNotCommitted
 from lirastore.store import create, faults, open_store
@@ -123,6 +126,25 @@ def check(path: Path) -> list[int]:
 _running: set[int] = set()
 
 
+@cache
+def nursery() -> Nursery:
+    made = Nursery()
+    made.ask(_rehearse)
+    return made
+
+
+def _rehearse() -> None:
+    """Does everything once, so that what is imported late is there before the forks."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s.lira"
+        make_store(path)
+        write(path, 0, shuffled=True)
+        check(path)
+        discard_model(path, 0)
+        recover_now(path)
+        collect_now(path)
+
+
 def end_all() -> None:
     """Kills what a failed test has left behind, suspended or running."""
     for pid in list(_running):
@@ -131,15 +153,21 @@ def end_all() -> None:
 
 
 def start(action: Callable[[], None], fault: str | None = None) -> int:
-    """Runs `action` in a process of its own, forked: everything is imported, so it costs milliseconds."""
+    """Runs `action`, which pickle must know, in a process of its own, which costs milliseconds."""
+    pid: int = nursery().ask(_fork, action, fault)
+    _running.add(pid)
+    return pid
+
+
+def _fork(action: Callable[[], None], fault: str | None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking beside idle threads of libraries
         pid = os.fork()
     if pid:
-        _running.add(pid)
         return pid
     code = FAILED
     try:
+        leave()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if fault is not None:
             os.environ[faults.VARIABLE] = fault
@@ -167,7 +195,7 @@ def _outcome(action: Callable[[], None]) -> int:
 def wait(pid: int) -> int:
     """The exit code of a process, or minus the signal that ended it."""
     _running.discard(pid)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return os.waitstatus_to_exitcode(nursery().ask(os.waitpid, pid, 0)[1])
 
 
 def run(action: Callable[[], None], fault: str | None = None) -> int:
@@ -178,7 +206,7 @@ def run(action: Callable[[], None], fault: str | None = None) -> int:
 def start_suspended(action: Callable[[], None], point: str) -> int:
     """Runs `action` up to a fault point and leaves it suspended there."""
     pid = start(action, f"{point}:stop")
-    _, status = os.waitpid(pid, os.WUNTRACED)
+    _, status = nursery().ask(os.waitpid, pid, os.WUNTRACED)
     if not os.WIFSTOPPED(status):
         _running.discard(pid)
         raise AssertionError(f"{point} was not reached: exit {os.waitstatus_to_exitcode(status)}")

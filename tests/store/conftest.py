@@ -8,6 +8,13 @@ import actors
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nursery_ends_with_the_session():
+    yield
+    if actors.nursery.cache_info().currsize:
+        actors.nursery().close()
+
+
 @pytest.fixture(scope="module")
 def memory():
     """A directory in memory, where there is one: what is tested in it is killed processes, not lost disks."""

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -231,7 +232,7 @@ def test_an_unreadable_claim_is_named(store):
 
 def claimed(store, model=0):
     """A model that is claimed and not published: its writer died between the two."""
-    assert run(lambda: write(store.path, model), "claim.durable") == -9
+    assert run(partial(write, store.path, model), "claim.durable") == -9
     return current_claim(Places.of(store), model).attempt
 
 

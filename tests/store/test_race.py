@@ -47,26 +47,30 @@ def contents(path):
 
 
 def write_together(path, version, ready, go):
-    """Writes everything, tells that it is ready, and commits when all are."""
+    """Writes everything, tells that it is ready, and commits when all are. `ready` and `go` are FIFOs."""
     with open_store(path).writer(0, metadata={"version": version}) as writer:
         writer.write(outputs(0, version), examples=slice(None))
         writer.write_population(population(0, version))
-        os.write(ready, b"x")
-        os.read(go, 1)
+        with ready.open("wb", buffering=0) as telling:
+            telling.write(b"x")
+        with go.open("rb", buffering=0) as waiting:
+            waiting.read(1)
 
 
 @METHODS
 @pytest.mark.parametrize("racers", [2, 8])
-def test_of_those_who_race_exactly_one_commits(path_of, method, racers):
+def test_of_those_who_race_exactly_one_commits(path_of, fast_path, method, racers):
     path = path_of("empty.lira", method)
-    ready_in, ready = os.pipe()
-    go, go_out = os.pipe()
-    pids = [start(partial(write_together, path, version, ready, go)) for version in range(racers)]
+    fifos = [fast_path / "ready", fast_path / "go"]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    ready, go = (os.open(fifo, os.O_RDWR) for fifo in fifos)
+    pids = [start(partial(write_together, path, version, *fifos)) for version in range(racers)]
     while racers > 0:
-        racers -= len(os.read(ready_in, racers))
-    os.write(go_out, b"x" * len(pids))
+        racers -= len(os.read(ready, racers))
+    os.write(go, b"x" * len(pids))
     endings = [wait(pid) for pid in pids]
-    for descriptor in (ready_in, ready, go, go_out):
+    for descriptor in (ready, go):
         os.close(descriptor)
     assert sorted(endings) == [DONE] + [LOST] * (len(pids) - 1)
     assert check(path) == [0]
