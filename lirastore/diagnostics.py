@@ -90,4 +90,5 @@ def _explain(failure: OSError) -> str:
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the tidying
     raise Terminated

@@ -46,7 +46,8 @@ class Trainer(ABC):
     def fit(self, model: int, epoch: Epoch) -> Any:
         """Trains `model` on its part of the data, `store.keep_mask(model)`, and returns the network.
 
-        The result depends on the store's seed and on `model` only: not on who else is trained, or before.
+        The result depends on the store's seed and on `model`, not on who else is trained, or before; and in
+        the last bits of sums on the device, and on how many threads it computes with.
         """
 
     @abstractmethod
