@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import lirastore
 
@@ -26,7 +27,11 @@ MODELS = """
            min(metadata ->> '$.git_revision') as revision, min(metadata ->> '$.versions') as versions
     from models
 """
-ABLATION = "from ablation_table"
+ABLATION = """
+    select chain, adds, attack, tpr_at_0_1pct, tpr_at_0_1pct_boot_lo, tpr_at_0_1pct_boot_hi,
+           published_tpr_at_0_1pct
+    from ablation_table
+"""
 
 
 def main(path: Path, log: Path, output: Path) -> None:
@@ -41,7 +46,7 @@ def main(path: Path, log: Path, output: Path) -> None:
         "## The paper's ablation, TPR at 0.1% FPR",
         _ablation(store),
         "## The end of the training log",
-        "\n".join(f"    {line}" for line in log.read_text(encoding="utf-8").splitlines()[-4:]),
+        "\n".join(f"    {line}" for line in log.read_text(encoding="utf-8").splitlines()[-2:]),
     ]
     output.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -69,8 +74,7 @@ def _paper(store: lirastore.Store) -> str:
         [
             row["row"],
             f"`{row['attack']}`",
-            f"{_rate(row['tpr_at_0_1pct'])} [{_rate(row['tpr_at_0_1pct_boot_lo'])}, "
-            f"{_rate(row['tpr_at_0_1pct_boot_hi'])}]{_published(row['published_tpr_at_0_1pct'], 2)}",
+            _at_0_1pct(row),
             f"{_rate(row['tpr_at_0_001pct'], 3)}{_published(row['published_tpr_at_0_001pct'], 2)}",
             f"{_rate(row['balanced_accuracy'], 1)}{_published(row['published_balanced_accuracy'], 1)}",
             f"{auc[row['attack']]:.3f}",
@@ -82,15 +86,16 @@ def _paper(store: lirastore.Store) -> str:
 
 
 def _ablation(store: lirastore.Store) -> str:
-    frame = store.sql(ABLATION).df()
-    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
-    return _table(list(frame.columns), rows)
+    rows = [
+        [row["chain"], row["adds"], f"`{row['attack']}`", _at_0_1pct(row)]
+        for row in store.sql(ABLATION).df().to_dict("records")
+    ]
+    return _table(["chain", "adds", "attack", "TPR at 0.1% FPR"], rows)
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if value != value else _rate(value)
-    return "" if value is None else str(value)
+def _at_0_1pct(row: dict[str, Any]) -> str:
+    rates = [_rate(row[f"tpr_at_0_1pct{end}"]) for end in ("", "_boot_lo", "_boot_hi")]
+    return "{} [{}, {}]".format(*rates) + _published(row["published_tpr_at_0_1pct"], 2)
 
 
 def _rate(value: float, digits: int = 2) -> str:
@@ -103,7 +108,7 @@ def _published(value: float, digits: int) -> str:
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":
