@@ -120,23 +120,6 @@ def test_limits_leave_tokens_out_too(name: str) -> None:
 # --- an attack on tokens --------------------------------------------------------------------------
 
 
-def min_k_lira(block: Block, share: float = 0.25) -> Array:
-    """(M, e): LiRA online on Min-K% Prob, the mean log p of a sequence's least likely tokens.
-
-    Shi et al., "Detecting Pretraining Data from Large Language Models", ICLR 2024, calibrated per example by
-    the models trained with it and without it. Higher means member.
-    """
-    tokens = block.signal("token_logprob", queries="tokens")
-    count = max(1, round(share * tokens.shape[2]))
-    least = np.partition(tokens, count - 1, axis=2)[:, :, :count].mean(axis=2, dtype=np.float64)
-    loo = Loo(least[:, :, None], block.member, others=block.others())
-    inside = -0.5 * (least - loo.mean_in[:, :, 0]) ** 2 / loo.var_in[:, :, 0] - 0.5 * np.log(
-        loo.var_in[:, :, 0]
-    )
-    outside = -0.5 * (least - loo.mean_out[:, :, 0]) ** 2 / loo.var_out[:, :, 0]
-    return inside - outside + 0.5 * np.log(loo.var_out[:, :, 0])
-
-
 def naive_min_k_lira(of: Experiment, share: float = 0.25) -> Array:
     tokens = np.sort(of.signals["token_logprob"][:, :, 1:].astype(np.float64), axis=2)
     least = tokens[:, :, : max(1, round(share * TOKENS))].mean(axis=2)
@@ -154,7 +137,7 @@ def naive_min_k_lira(of: Experiment, share: float = 0.25) -> Array:
 
 def test_an_attack_of_ones_own_sees_every_token() -> None:
     of = sequences()
-    found = min_k_lira(one_block(of))
+    found = MIN_K.function(one_block(of))
     np.testing.assert_allclose(found, naive_min_k_lira(of), rtol=1e-5)
     assert (found != harness.scores(attacks.named("lira_online"), of)).any()
 
@@ -196,7 +179,7 @@ def per_token(block: Block) -> Array:
 
 
 PER_TOKEN = Attack("per_token", per_token, signals=("token_logprob",))
-MIN_K = Attack("min_k", min_k_lira, signals=("token_logprob",))
+MIN_K = attacks.resolve(f"{Path(__file__).parents[2]}/pipelines/examples/min_k.py:min_k")
 
 
 @pytest.fixture(scope="module")
