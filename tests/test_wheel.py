@@ -12,8 +12,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-pytestmark = pytest.mark.xdist_group("wheel")
-
 
 def tracked_files() -> list[str]:
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]

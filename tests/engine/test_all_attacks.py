@@ -19,8 +19,6 @@ PAPER = presets.attacks("paper")
 NEED_LOGITS = {"shokri", "modified_entropy", "long", "quantile", "memorization", "influence"}
 NEED_NOISE = {"merlin", "morgan"}
 
-pytestmark = pytest.mark.xdist_group("all_attacks")
-
 
 @dataclass(frozen=True)
 class Ran:

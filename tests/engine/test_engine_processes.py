@@ -209,7 +209,6 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> LogitStore:
     return stores.make(tmp_path_factory.mktemp("deep") / "a.lira", shape)
 
 
-@pytest.mark.xdist_group("deep")
 @pytest.mark.parametrize("preset", ["paper", "carlini-code"])
 def test_first_passes_over_many_tiles_stay_within_it_too(deep: LogitStore, preset: str) -> None:
     """Of paper, the states of 640 tiles take 105 MB together; the first pass holds a few dozen of them."""
@@ -219,7 +218,6 @@ def test_first_passes_over_many_tiles_stay_within_it_too(deep: LogitStore, prese
     assert found["peak"] <= found["projected"] < 256 << 20
 
 
-@pytest.mark.xdist_group("large")
 @pytest.mark.parametrize(("threads", "attack"), [(1, "lira_online"), (2, "lira_online_fixed")])
 def test_memory_stays_within_what_the_plan_projects(large: LogitStore, threads: int, attack: str) -> None:
     budget = stores.least_budget(large, attack, threads=threads, source="logits") + threads * (1 << 20)
@@ -235,7 +233,6 @@ def test_memory_stays_within_what_the_plan_projects(large: LogitStore, threads: 
     assert np.array_equal(stores.matrix(large, results.current(large.lira)[attack]), tight)
 
 
-@pytest.mark.xdist_group("large")
 @pytest.mark.parametrize(
     ("attack", "expected"),
     [
@@ -257,7 +254,6 @@ def test_matrices_and_signals_per_class_stay_within_it_too(
     np.testing.assert_allclose(scores, expected(large), rtol=1e-14)
 
 
-@pytest.mark.xdist_group("wide")
 @pytest.mark.parametrize(
     "given",
     [
