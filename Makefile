@@ -10,7 +10,7 @@ demo: $(STAMP)-demo
 	$(BIN)/lirastore demo demo
 
 test: $(STAMP)-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .

@@ -7,7 +7,6 @@ import signal
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,17 +36,3 @@ def write_in_memory(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in FIRST)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Shares out whole modules, in the order above: what a module makes once is made by one worker only.
-
-    Under pytest 9.2, which keeps the ids of tests elsewhere, `--dist loadgroup` of xdist 3.8 sees no group.
-    """
-    from xdist.scheduler import LoadFileScheduling
-
-    if config.getvalue("dist") != "loadgroup":
-        return None
-    config.option.loadscopereorder = False
-    return LoadFileScheduling(config, log)

@@ -17,7 +17,7 @@ from attack_harness import Array, Experiment
 
 import lirastore
 from lirastore import attacks, engine
-from lirastore.attacks import Attack, Block
+from lirastore.attacks import Attack, Block, registry
 from lirastore.attacks.block import is_noise, stands_aside
 from lirastore.attacks.power import power, query_counts
 from lirastore.engine.planning import BASE_BYTES
@@ -135,9 +135,9 @@ def naive_min_k_lira(of: Experiment, share: float = 0.25) -> Array:
     return scores
 
 
-def test_an_attack_of_ones_own_sees_every_token() -> None:
+def test_an_attack_of_ones_own_sees_every_token(min_k: Attack) -> None:
     of = sequences()
-    found = MIN_K.function(one_block(of))
+    found = min_k.function(one_block(of))
     np.testing.assert_allclose(found, naive_min_k_lira(of), rtol=1e-5)
     assert (found != harness.scores(attacks.named("lira_online"), of)).any()
 
@@ -152,7 +152,7 @@ from lirastore.store import open_store
 sys.path.insert(0, sys.argv[2])
 import test_token_queries as here
 store = open_store(sys.argv[1])
-own = {"per_token": here.PER_TOKEN, "min_k": here.MIN_K}
+own = {"per_token": here.PER_TOKEN, "min_k": attacks.resolve(f"{here.MIN_K}:min_k")}
 chosen = [own[name] if name in own else attacks.named(name) for name in sys.argv[3].split(",")]
 budget = here.least(store, chosen) + (8 << 20)
 options = engine.Options(threads=1, progress=False, force=True, memory=budget)
@@ -179,7 +179,14 @@ def per_token(block: Block) -> Array:
 
 
 PER_TOKEN = Attack("per_token", per_token, signals=("token_logprob",))
-MIN_K = attacks.resolve(f"{Path(__file__).parents[2]}/pipelines/examples/min_k.py:min_k")
+MIN_K = Path(__file__).parents[2] / "pipelines" / "examples" / "min_k.py"
+
+
+@pytest.fixture
+def min_k(monkeypatch: pytest.MonkeyPatch) -> Attack:
+    """The example, for this test only: an attack of a file is known by its name from then on."""
+    monkeypatch.setattr(registry, "_user_attacks", {})
+    return attacks.resolve(f"{MIN_K}:min_k")
 
 
 @pytest.fixture(scope="module")

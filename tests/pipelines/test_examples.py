@@ -130,7 +130,6 @@ def test_a_diverged_model_is_not_committed(script: Script, tmp_path: Path) -> No
 # --- Hugging Face's Trainer ---------------------------------------------------------------------
 
 hugging_face = [
-    pytest.mark.xdist_group("transformers"),  # seconds to import
     pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator"),
 ]
 

@@ -168,7 +168,7 @@ def test_a_process_that_is_killed(
     assert "Committed models are kept, and the same command goes on" in str(raised.value)
     assert multiprocessing.active_children() == []
     committed = store.committed().tolist()
-    assert set(committed) in ({0, 1, 2}, {0, 1}, {0, 2}, {1, 2})  # one may have been on its way
+    assert set(committed) <= {0, 1, 2}  # the last of each process may have been on their way
     left = {path.name for path in (store.path / "_lirastore" / "staging").iterdir()}
     assert left <= {"0", "1", "2", "3"} - {str(model) for model in committed}  # the killed one's
     said = capfd.readouterr().err
@@ -346,6 +346,9 @@ class Strict(LirastoreError):
 
     def __init__(self, file: str, line: int) -> None:
         super().__init__(f"{file}: line {line}")
+
+    def __reduce__(self) -> Any:  # as exceptions are pickled where tblib is not installed
+        return Strict, self.args
 
 
 class Vague(LirastoreError):
