@@ -7,7 +7,7 @@ ablation, the models, and the end of the log.
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,11 @@ PAPER = """
 AUC = "select attack, auc from metrics"
 MODELS = """
     select count(*) as n, avg(examples_in) as examples_in, avg(train_accuracy) as train_accuracy,
-           avg(test_accuracy) as test_accuracy, sum(seconds) as seconds, min(device) as device,
-           min(metadata ->> '$.git_revision') as revision, min(metadata ->> '$.versions') as versions
+           avg(test_accuracy) as test_accuracy, sum(seconds) as seconds,
+           string_agg(distinct device, '; ') as device,
+           string_agg(distinct metadata ->> '$.git_revision', '; ') as revision,
+           string_agg(distinct metadata ->> '$.versions', '; ') as versions,
+           (select parameters ->> '$.equal_counts' from attacks where attack = 'lira_online') as equal_counts
     from models
 """
 ABLATION = """
@@ -54,7 +57,7 @@ def main(path: Path, log: Path, output: Path) -> None:
 def _facts(store: lirastore.Store) -> str:
     (found,) = store.sql(MODELS).df().to_dict("records")
     training = store.info.training or {}
-    versions = ", ".join(f"{name} {version}" for name, version in json.loads(found["versions"]).items())
+    versions = re.sub(r'[{}"]', "", found["versions"]).replace(":", " ").replace(",", ", ")
     settings = ", ".join(f"{name} {value}" for name, value in training["settings"].items())
     accuracy = f"mean training accuracy {found['train_accuracy']:.1%}, test {found['test_accuracy']:.1%}"
     return "\n".join(
@@ -63,6 +66,8 @@ def _facts(store: lirastore.Store) -> str:
             f"{len(store.info.augmentations)} queries; seed {store.info.design['seed']}",
             f"* pipeline `{training['pipeline']}`, recipe `{training['recipe']}`: {settings}",
             f"* {accuracy}; {found['seconds']:,.0f} s of training and inference, all models together",
+            "* attacks with equal counts of IN and OUT models: "
+            + ("yes (`--equal-counts`)" if found["equal_counts"] == "true" else "no"),
             f"* {found['device']}; {versions}; revision {found['revision']}",
         ]
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lirastore.attacks import Attack, Block, Summary, attack
     from lirastore.experiment import Store, create, ingest, open
+    from lirastore.moments import Loo
     from lirastore.store import LogitStore, ModelWriter
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOME = {
     "Attack": "lirastore.attacks",
     "Block": "lirastore.attacks",
     "LogitStore": "lirastore.store",
+    "Loo": "lirastore.moments",
     "ModelWriter": "lirastore.store",
     "Store": "lirastore.experiment",
     "Summary": "lirastore.attacks",
@@ -38,6 +40,7 @@ __all__ = [
     "Attack",
     "Block",
     "LogitStore",
+    "Loo",
     "ModelWriter",
     "Store",
     "Summary",

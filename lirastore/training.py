@@ -37,7 +37,9 @@ def train(
     prepare, run = module.prepare, module.train
     _refuse_unknown(name, planned, prepare)
     _refuse_unknown(name, running, run)
-    _refuse_unknown(name, files, prepare, run)
+    _refuse_unknown(name, files, prepare, run, named=True)
+    if "device" in running:  # before anything is made
+        importlib.import_module("lirastore.pipelines.running").place(running["device"])
     store: Store = prepare(path, **{**planned, **_known(prepare, files)})
     trained: list[int] = run(store, **running, **_known(run, files))
     return trained
@@ -91,8 +93,11 @@ def _planned_by(path: Path) -> str:
     return str(name)
 
 
-def _refuse_unknown(pipeline: str, options: Options, *functions: Callable[..., Any]) -> None:
-    unknown = [name for name in options if not any(_takes(function, name) for function in functions)]
+def _refuse_unknown(
+    pipeline: str, options: Options, *functions: Callable[..., Any], named: bool = False
+) -> None:
+    takes = _names if named else _takes
+    unknown = [name for name in options if not any(takes(function, name) for function in functions)]
     if unknown:
         known = [name for function in functions for name in _options(function)]
         raise InputError(
@@ -106,11 +111,16 @@ def _options(function: Callable[..., Any]) -> list[str]:
 
 
 def _known(function: Callable[..., Any], options: Options) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if _takes(function, name)}
+    return {name: value for name, value in options.items() if _names(function, name)}
+
+
+def _names(function: Callable[..., Any], name: str) -> bool:
+    return name in _options(function)
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether it names it, or takes whatever comes: what may be a field of a recipe."""
     parameters = inspect.signature(function).parameters
     if name in parameters:
-        return parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        return _names(function, name)
     return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())

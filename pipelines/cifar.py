@@ -80,6 +80,7 @@ RECIPES = {
     "paper": Recipe(models=256),
     "fast": Recipe(
         models=64,
+        noise_queries=20,
         network="resnet9",
         width=64,
         epochs=40,
@@ -145,7 +146,7 @@ class CifarTrainer(core.Trainer):
         """See `core.Trainer.fit`."""
         recipe, generator = self.recipe, core.generator(self.seed, model)
         net = self._network(generator)
-        compiled = torch.compile(net) if recipe.compile else net
+        compiled = torch.compile(net, dynamic=False) if recipe.compile else net
         optimiser = _optimiser(recipe, net)
         members = torch.from_numpy(self.store.keep_mask(model)).nonzero()[:, 0]
         steps = -(-len(members) // recipe.batch)
@@ -373,23 +374,27 @@ def _check(recipe: Recipe) -> None:
     """Refuses values that no training could start with; InputError names them all."""
     queries(recipe.queries)
     fits = {
-        "examples": recipe.examples >= 4,
-        "population": recipe.population >= 0,
-        "noise_queries": recipe.noise_queries >= 0,
-        "network": recipe.network in NETWORKS,
-        "width": recipe.width >= 1,
-        "stride": recipe.stride in (1, 2),
-        "epochs": recipe.epochs >= 1,
-        "batch": recipe.batch >= 2,
-        "lr": recipe.lr > 0,
-        "warmup": 0 <= recipe.warmup <= 1,
-        "cosine": 0 <= recipe.cosine <= 0.5,
-        "momentum": 0 <= recipe.momentum < 1,
-        "nesterov": not recipe.nesterov or recipe.momentum > 0,
-        "weight_decay": recipe.weight_decay >= 0,
-        "shift": 0 <= recipe.shift <= SHIFT,
-        "inference_batch": recipe.inference_batch >= 1,
+        "examples": (recipe.examples >= 4, "at least 4"),
+        "population": (recipe.population >= 0, "at least 0"),
+        "noise_queries": (recipe.noise_queries >= 0, "at least 0"),
+        "network": (recipe.network in NETWORKS, " or ".join(NETWORKS)),
+        "width": (recipe.width >= 1, "at least 1"),
+        "stride": (recipe.stride in (1, 2), "1 or 2"),
+        "epochs": (recipe.epochs >= 1, "at least 1"),
+        "batch": (recipe.batch >= 2, "at least 2"),
+        "lr": (0 < recipe.lr < math.inf, "more than 0"),
+        "warmup": (0 <= recipe.warmup <= 1, "a share, 0 to 1"),
+        "cosine": (0 <= recipe.cosine <= 0.5, "0 to 0.5"),
+        "momentum": (0 <= recipe.momentum < 1, "0 to less than 1"),
+        "nesterov": (not recipe.nesterov or recipe.momentum > 0, "false, without momentum"),
+        "weight_decay": (0 <= recipe.weight_decay < math.inf, "at least 0"),
+        "shift": (0 <= recipe.shift <= SHIFT, f"0 to {SHIFT}"),
+        "inference_batch": (recipe.inference_batch >= 1, "at least 1"),
     }
-    wrong = [f"{name} = {getattr(recipe, name)!r}" for name, right in fits.items() if not right]
+    wrong = [
+        f"{name} = {getattr(recipe, name)!r}: expected {expected}"
+        for name, (right, expected) in fits.items()
+        if not right
+    ]
     if wrong:
-        raise InputError(f"no recipe: {', '.join(wrong)}; see lirastore.pipelines.cifar.Recipe")
+        raise InputError("; ".join(wrong))

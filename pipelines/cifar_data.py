@@ -7,9 +7,12 @@ published ones before it reads them; `unchecked` leaves that out, for files of o
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import os
 import pickle
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ __all__ = ["CLASSES", "Split", "digest", "load"]
 
 CLASSES = {"CIFAR-10": 10, "CIFAR-100": 100}
 """The data sets, and how many classes each has."""
+
+LOCK = ".lirastore-download.lock"
+"""Held in the directory of the data while files are downloaded into it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ def load(dataset: str, data: str | Path, *, download: bool, unchecked: bool) -> 
     """
     kind = _kind(dataset, unchecked)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _downloading(Path(data), download):
             read = [kind(data, train=train, download=download and train) for train in (True, False)]
     except Exception as error:  # reading what is no pickle, or another one, can raise anything
         raise SourceError(_diagnosis(kind, Path(data), error, download)) from error
@@ -79,6 +85,22 @@ def _kind(dataset: str, unchecked: bool) -> Any:
         return kind
     lists = {name: [[file, None] for file, _ in getattr(kind, name)] for name in ("train_list", "test_list")}
     return type(f"Unchecked{kind.__name__}", (kind,), {**lists, "meta": {**kind.meta, "md5": None}})
+
+
+@contextlib.contextmanager
+def _downloading(folder: Path, download: bool) -> Iterator[None]:
+    """One process at a time: torchvision writes files in place, and shards would write them at once.
+
+    Whoever comes later finds them whole. A folder that cannot be written, but may be complete, needs no lock.
+    """
+    if download:
+        folder.mkdir(parents=True, exist_ok=True)
+    if not download or not os.access(folder, os.W_OK):
+        yield
+        return
+    with (folder / LOCK).open("a") as lock:  # closing it releases it, as does the end of the process
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _split(kind: Any, data: str | Path, dataset: str, read: Any) -> Split:

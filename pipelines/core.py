@@ -12,8 +12,8 @@ import dataclasses
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -27,7 +27,7 @@ try:
 except ImportError as missing:
     raise MissingDependency(f"pipelines need torch ({missing}); pip install 'lirastore[train]'") from missing
 
-__all__ = ["Epoch", "Trainer", "autocast", "generator", "prepare", "settings"]
+__all__ = ["Epoch", "Trainer", "autocast", "generator", "one_thread", "prepare", "settings"]
 
 R = TypeVar("R")
 
@@ -41,6 +41,10 @@ class Trainer(ABC):
 
     unit: ClassVar[str] = "images"
     """What throughput is counted in."""
+
+    strict: ClassVar[bool] = False
+    """Whether torch is to refuse operations without a deterministic implementation, instead of warning: on a
+    GPU attention computes its gradients in a fixed order only then."""
 
     @abstractmethod
     def fit(self, model: int, epoch: Epoch) -> Any:
@@ -175,7 +179,12 @@ def _refuse_another(
         f"{name} {found[name]}, not {value}"
         for name, value in wanted.items()
         if (value is not None or name in changes) and name in found and found[name] != value
-    ] + [f"no {name}" for name in unknown]
+    ]
+    if unknown:
+        raise InputError(
+            f"the recipe of {store.path} has no {name_some(unknown)}; what can be set is "
+            f"{', '.join(sorted(recorded.get('settings', {})))}"
+        )
     if differing:
         raise InputError(
             f"{store.path} holds another experiment than the one asked for: {'; '.join(differing)}. Leave "
@@ -190,6 +199,18 @@ def generator(seed: int, model: int, device: torch.device | str = "cpu") -> torc
     """The random numbers of one model: a function of (seed, model) and the kind of device alone."""
     state = np.random.SeedSequence([seed, model]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """More threads gain small products little on an idle machine and cost much on a busy one, where each
+    product waits for the slowest of them; and how many there are shows in the last bits of sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def autocast(device: torch.device, *, bf16: bool = True) -> AbstractContextManager[Any]:

@@ -20,8 +20,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -177,22 +176,10 @@ def train(
         epochs=core.settings(store, Recipe).epochs,
         progress=progress,
     )
-    with _one_thread():
+    with core.one_thread():
         parameters = fit(job)
         _write(store, job, parameters, label_noise=float(wrong.mean()))
     return todo
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """More threads gain these small products little on an idle machine and cost much on a busy one, where
-    each product waits for the slowest of them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def views(
 def view(pictures: torch.Tensor, query: Query) -> torch.Tensor:
     """(n, SIDE, SIDE, 3): all pictures as one query shows them."""
     rows, columns = (
-        _reflected(torch.tensor([shift], device=pictures.device))[0] for shift in (query.down, query.right)
+        _reflected(torch.full((1,), shift, device=pictures.device))[0] for shift in (query.down, query.right)
     )
     return pictures[:, rows[:, None], SIDE - 1 - columns if query.flip else columns]
 

@@ -7,15 +7,12 @@ or interrupted loses the models in flight only, and the same call again trains t
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,10 +27,14 @@ from lirastore.errors import (
     UnknownModel,
     name_some,
 )
-from lirastore.pipelines.core import Trainer, torch
+from lirastore.pipelines.core import Trainer, one_thread, torch
 from lirastore.pipelines.journal import Clock, Cost, Event, Journal
+from lirastore.pipelines.provenance import facts
 
-__all__ = ["Make", "Worker", "left", "place", "reproducible", "train"]
+__all__ = ["Make", "Worker", "left", "place", "reproducible", "train", "using"]
+
+QUEUE = 32
+"""Pieces of 4 MiB that may wait for the writing thread: a GPU gives a large batch at once."""
 
 Make = Callable[[lirastore.Store, torch.device], Trainer]
 Tell = Callable[[Event], None]
@@ -54,8 +55,8 @@ def train(
     make: (store, device) -> Trainer; with `together` above 1, so many processes train on the device side by
     side, and `make` must be picklable. shard: (i, n), every nth of the models from the ith on; by default
     torchrun's rank, else all. device: such as cuda:1; by default a GPU if torch sees one, torchrun's local
-    one if there are several, else the CPU. What is trained depends on none of these, but for the last bits
-    of floating-point sums: they depend on the kind of device and, on a CPU, on the number of threads.
+    one if there are several, else the CPU, one thread for each model. What is trained depends on none of
+    these, but for the last bits of floating-point sums, which depend on the kind of device.
 
     Raises UnknownModel, InputError; TrainingDiverged at the end, naming the models whose loss or outputs were
     not finite; TrainingFailed if a process died.
@@ -63,15 +64,15 @@ def train(
     if together < 1:
         raise InputError(f"together is {together}: expected at least 1 model at a time")
     where = place(device)
+    index, parts = _sharded(shard)
     todo = left(store, models, shard)
     if not todo:
         return []
     journal = Journal(len(todo), epochs=_epochs(store), shown=progress)
     count = min(together, len(todo))
-    journal.say(
-        f"training {len(todo)} models of {store.path} on {where}"
-        + (f", {count} at a time" if count > 1 else "")
-    )
+    part = "" if (index, parts) == (0, 1) else f" (shard {index}/{parts})"
+    side = f", {count} at a time" if count > 1 else ""
+    journal.say(f"training {len(todo)} models{part} of {store.path} on {where}{side}")
     try:
         costs = _run(store, make, where, todo, count, journal)
     finally:
@@ -89,9 +90,8 @@ def _run(
         from lirastore.pipelines.together import run_processes
 
         return run_processes(store.path, make, where, todo, count, journal)
-    with reproducible():
-        worker = Worker(store, make(store, where), where, journal)
-        return [worker.run(todo)]
+    with using(where):
+        return [Worker(store, make(store, where), where, journal).run(todo)]
 
 
 def left(
@@ -101,9 +101,7 @@ def left(
 
     Shards cut what was asked for, not what is left: jobs that start at different times never overlap.
     """
-    index, count = shard or (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
-    if not 0 <= index < count:
-        raise InputError(f"shard {index}/{count}: expected i/n with i from 0 to n − 1, such as 0/8 … 7/8")
+    index, count = _sharded(shard)
     planned = range(store.info.models)
     wanted = sorted(set(planned if models is None else models))
     unknown = [model for model in wanted if model not in planned]
@@ -113,6 +111,23 @@ def left(
         )
     pending = set(store.pending())
     return [model for model in wanted[index::count] if model in pending]
+
+
+def _sharded(shard: tuple[int, int] | None) -> tuple[int, int]:
+    """The part (i, n) that is this process's: torchrun's processes divide what was asked for."""
+    index, count = shard or (0, 1)
+    rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    for i, n in ((index, count), (rank, world)):
+        if not 0 <= i < n:
+            raise InputError(f"shard {i}/{n}: expected i/n with i from 0 to n − 1, such as 0/8 … 7/8")
+    return index + count * rank, count * world
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise InputError(f"the environment's {variable} is {text!r}: expected a number, as torchrun sets it")
+    return int(text)
 
 
 def place(device: str | None) -> torch.device:
@@ -125,11 +140,24 @@ def place(device: str | None) -> torch.device:
         raise InputError(f"device {device!r}: expected such as cpu, cuda or cuda:1") from error
     if chosen.type == "cuda":
         count = torch.cuda.device_count()
-        index = int(os.environ.get("LOCAL_RANK", 0)) if chosen.index is None else chosen.index
+        index = _number("LOCAL_RANK", 0) if chosen.index is None else chosen.index
         if index >= count:
             raise InputError(f"device {device!r} (number {index}): torch sees {count} GPUs; choose another")
         return torch.device("cuda", index)
+    if chosen.type != "cpu":
+        raise InputError(f"device {device!r}: expected cpu, cuda or cuda:1")
     return chosen
+
+
+@contextmanager
+def using(device: torch.device) -> Iterator[None]:
+    """Makes a GPU this process's current one, or what names none would wake the first GPU as well.
+
+    A CPU computes with one thread: with several the last bits of sums differ, so that models would depend on
+    how many are trained together, and for small networks two threads are no faster than one.
+    """
+    with torch.cuda.device(device) if device.type == "cuda" else one_thread():
+        yield
 
 
 def _epochs(store: lirastore.Store) -> int | None:
@@ -147,19 +175,25 @@ def _diverged(messages: Mapping[int, str]) -> str:
 
 
 @contextmanager
-def reproducible() -> Iterator[None]:
-    """The same kernels each time, so that (seed, model) decides; what it was is restored."""
+def reproducible(*, strict: bool = False) -> Iterator[None]:
+    """The same kernels each time, so that (seed, model) decides; torch's settings are restored.
+
+    strict: refuse what has no such kernel, instead of warning.
+    """
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS sums in any order
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True, warn_only=not strict)
     torch.backends.cudnn.benchmark = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a launch for each new tensor
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 # --- one process --------------------------------------------------------------------------------
@@ -170,13 +204,16 @@ class Worker:
 
     def __init__(self, store: lirastore.Store, trainer: Trainer, device: torch.device, tell: Tell) -> None:
         self._store, self._trainer, self._tell = store, trainer, tell
-        self._facts = _facts(store, trainer, device)
+        self._facts = facts(store, trainer, device)
         self._clock = Clock()
 
     def run(self, models: Iterable[int]) -> Cost:
         """Trains them as they come; returns what it cost once the last is committed."""
         seconds, cpu = time.perf_counter(), time.process_time()
-        with _Committing(self._store, self._tell, self._clock) as committing:
+        with (
+            reproducible(strict=self._trainer.strict),
+            _Committing(self._store, self._tell, self._clock) as committing,
+        ):
             for model in models:
                 try:
                     self._train(model, committing)
@@ -193,13 +230,14 @@ class Worker:
         return Cost(time.perf_counter() - seconds, time.process_time() - cpu, clock.waited, clock.stored)
 
     def _train(self, model: int, committing: _Committing) -> None:
-        self._store.writer(model)  # AlreadyCommitted: by another job meanwhile, or by one that died before
+        with self._clock.waiting():
+            self._store.writer(model)  # AlreadyCommitted: by another job, or by one that died meanwhile
         unit = self._trainer.unit
         watch = _Watch(model, unit, self._tell, committing.check)
         started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         net = self._trainer.fit(model, watch.epoch)
         trained = watch.seconds()
-        facts = {
+        recorded = {
             **self._facts,
             "started_at": started,
             "epochs": len(watch.losses),
@@ -207,7 +245,9 @@ class Worker:
             "train_seconds": trained,
             f"{unit}_per_second": watch.count / trained,
         }
-        writer = self._store.writer(model, metadata=facts)
+        with self._clock.waiting():
+            writer = self._store.logits.writer(model, metadata=recorded, queue_batches=QUEUE)
+            writer.__enter__()
         with _abandoned_on_error(writer):
             self._trainer.write(net, model, _Timed(writer, self._clock))
             writer.metadata["seconds"] = watch.seconds()
@@ -225,8 +265,7 @@ def _check_taken(store: lirastore.Store, model: int, error: AlreadyCommitted) ->
 
 @contextmanager
 def _abandoned_on_error(writer: lirastore.ModelWriter) -> Iterator[None]:
-    """Opens the writer's block and leaves it open, for another thread to end, unless something goes wrong."""
-    writer.__enter__()
+    """Leaves the writer's block open, for another thread to end, unless something goes wrong."""
     try:
         yield
     except BaseException:
@@ -248,6 +287,8 @@ class _Timed:
 
     def write_population(self, scaled_logit: Any) -> None:
         """As ModelWriter.write_population."""
+        if isinstance(scaled_logit, torch.Tensor):
+            scaled_logit = scaled_logit.cpu()  # waits for the GPU to compute it, which is no storing
         with self._clock.waiting(), self._working():
             self._writer.write_population(scaled_logit)
 
@@ -334,56 +375,3 @@ class _Watch:
             )
         facts = {"epoch": len(self.losses), "loss": value, "rate": self.count / self.seconds()}
         self._tell(Event("epoch", self._model, facts=facts, unit=self._unit))
-
-
-# --- what is recorded of every model ------------------------------------------------------------
-
-
-def _facts(store: lirastore.Store, trainer: Trainer, device: torch.device) -> dict[str, Any]:
-    training = store.info.training or {}
-    return {
-        "pipeline": training.get("pipeline"),
-        "recipe": training.get("recipe"),
-        "seed": store.info.design.get("seed"),
-        "device": _describe(device),
-        "versions": _versions(device),
-        "git_revision": git_revision(_source(trainer)),
-    }
-
-
-def _describe(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"{device}, threads: {torch.get_num_threads()}"
-
-
-def _versions(device: torch.device) -> dict[str, str]:
-    found = {
-        "lirastore": lirastore.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    return found | ({"cuda": str(torch.version.cuda)} if device.type == "cuda" else {})
-
-
-def _source(trainer: Trainer) -> Path:
-    """The file that defines a trainer; of one that was typed in, the name of none."""
-    return Path(getattr(sys.modules[type(trainer).__module__], "__file__", None) or "")
-
-
-def git_revision(file: Path) -> str | None:
-    """The commit of the checkout that `file` is tracked in, `-dirty` if anything there differs; or None."""
-
-    def git(*arguments: str) -> str | None:
-        command: Sequence[str] = ["git", "-C", str(file.parent), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        except (OSError, subprocess.TimeoutExpired):  # no git here
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", file.name) is None:  # a virtual environment within a checkout
-        return None
-    revision, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
-    return None if revision is None else revision + ("-dirty" if changed else "")

@@ -27,7 +27,7 @@ import lirastore
 from lirastore.errors import InputError, LirastoreError, TrainingFailed
 from lirastore.pipelines.core import torch
 from lirastore.pipelines.journal import Cost, Event, Journal
-from lirastore.pipelines.running import Make, Worker, reproducible
+from lirastore.pipelines.running import Make, Worker, using
 
 __all__ = ["run_processes"]
 
@@ -40,12 +40,11 @@ def run_processes(
     """Trains `todo` in `count` processes; returns what each cost. If one fails, all are ended."""
     _check_picklable(make)
     spawn = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    threads = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
     children: dict[Connection, SpawnProcess] = {}
     try:
         for number in range(count):
             ours, theirs = spawn.Pipe()
-            arguments = (theirs, path, make, str(device), threads)
+            arguments = (theirs, path, make, str(device))
             child = spawn.Process(target=_child, args=arguments, name=f"trainer {number}", daemon=True)
             children[ours] = child
             with _deaf_to_interrupts():
@@ -140,23 +139,21 @@ def _deaf_to_interrupts() -> Iterator[None]:
 # --- in the processes ---------------------------------------------------------------------------
 
 
-def _child(connection: Connection, path: Path, make: Make, device: str, threads: int) -> None:
+def _child(connection: Connection, path: Path, make: Make, device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends us
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     line = _Line(connection)
     try:
-        line.say(_work(line, path, make, torch.device(device), threads))
+        line.say(_work(line, path, make, torch.device(device)))
     except Exception as error:
         line.say(_portable(error))
 
 
-def _work(line: _Line, path: Path, make: Make, device: torch.device, threads: int) -> Cost:
-    if device.type == "cpu":
-        torch.set_num_threads(threads)
+def _work(line: _Line, path: Path, make: Make, device: torch.device) -> Cost:
     store = lirastore.open(path)
-    with reproducible():
+    with using(device):
         return Worker(store, make(store, device), device, line.say).run(line.models())
 
 

@@ -94,12 +94,13 @@ def _from_cuda(snapshot: Any, torch: Any) -> Pending:
     with torch.cuda.stream(stream):
         host = torch.empty(snapshot.shape, dtype=snapshot.dtype, pin_memory=True)
         host.copy_(snapshot, non_blocking=True)
-        copied = torch.cuda.Event()
+        copied = torch.cuda.Event(blocking=True)  # the thread that waits for it is not to spin
         copied.record(stream)
     snapshot.record_stream(stream)  # its memory is not reused before the copy is through
 
     def wait() -> npt.NDArray[Any]:
-        copied.synchronize()
+        with torch.cuda.device(device):  # a thread's own is the first GPU, which may be somebody else's
+            copied.synchronize()
         array: npt.NDArray[Any] = host.numpy()
         return array
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 import lirastore
-from lirastore.moments import Loo
 
 SHARE = 0.25  # of a sequence's tokens
 
@@ -24,7 +23,9 @@ def min_k(block):
     count = max(1, round(SHARE * tokens.shape[2]))
     lowest = np.partition(tokens, count - 1, axis=2)[:, :, :count]
     least = lowest.mean(axis=2, keepdims=True, dtype=np.float64)
-    others = Loo(least, block.member, others=block.others())
-    inside = -0.5 * ((least - others.mean_in) ** 2 / others.var_in + np.log(others.var_in))
-    outside = -0.5 * ((least - others.mean_out) ** 2 / others.var_out + np.log(others.var_out))
+    others = lirastore.Loo(least, block.member, others=block.others())
+    inside, outside = (
+        -0.5 * ((least - mean) ** 2 / (var + 1e-30) + np.log(var + 1e-30))
+        for mean, var in ((others.mean_in, others.var_in), (others.mean_out, others.var_out))
+    )
     return (inside - outside)[:, :, 0]

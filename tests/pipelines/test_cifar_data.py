@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -111,6 +116,44 @@ def test_a_damaged_list_of_names_is_named(published: Path) -> None:
     file.write_bytes(file.read_bytes() + b"!")
     with pytest.raises(SourceError, match=r"batches\.meta \(md5 "):
         cifar_data.load("CIFAR-10", published, download=False, unchecked=False)
+
+
+def test_downloads_into_one_directory_take_turns(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards that start together: one writes, the others find what it wrote."""
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # threads that redirect it restore it in any order
+    target, writing, written = tmp_path / "made" / "here", threading.Lock(), []
+
+    def slow(self: Any) -> None:
+        assert writing.acquire(blocking=False), "two downloads at once"
+        if not self._check_integrity():
+            folder = Path(self.root) / self.base_folder
+            folder.mkdir()
+            for file in (published / self.base_folder).iterdir():
+                time.sleep(0.01)
+                shutil.copy(file, folder)
+            written.append(folder)
+        writing.release()
+
+    monkeypatch.setattr(datasets.CIFAR10, "download", slow)
+    together = threading.Barrier(3)
+
+    def shard(_: int) -> int:
+        together.wait()
+        return len(cifar_data.load("CIFAR-10", target, download=True, unchecked=False)[0])
+
+    with ThreadPoolExecutor(3) as shards:
+        assert list(shards.map(shard, range(3))) == [5 * cifar_files.TRAIN] * 3
+    assert len(written) == 1
+
+
+def test_a_download_needs_no_leave_to_write_what_is_there(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar_data.os, "access", lambda path, mode: False)
+    assert len(cifar_data.load("CIFAR-10", published, download=True, unchecked=False)[1]) == cifar_files.TEST
+    assert not (published / cifar_data.LOCK).exists()
 
 
 @pytest.mark.parametrize("unchecked", [False, True])

@@ -94,7 +94,7 @@ def test_makes_trains_and_goes_on(train: Command, tmp_path: Path) -> None:
     new = ("--pipeline", TOY, "--recipe", "tiny", "--plan", 4, "--seed", 3, "--set", "learning_rate=1")
     code, out, err = train("a.lira", *new, "--models", "0,2:4", "--shard", "0/2")
     assert (code, out) == (0, "a.lira\n")
-    assert "training 2 models of a.lira on cpu\n" in err
+    assert "training 2 models (shard 0/2) of a.lira on cpu\n" in err
     assert "committed 2 of 2 in " in err
     store = lirastore.open(tmp_path / "a.lira")
     assert store.committed().tolist() == [0, 3]
@@ -220,7 +220,7 @@ def test_a_file_that_cannot_be_imported(
         (["--recipe", "tiny", "--set", "nesterov=1"], "nesterov = 1: expected bool"),
         (["--recipe", "tiny", "--set", "schedule=3"], "schedule = 3: expected str"),
         (["--recipe", "tiny", "--set", "learning_rate=nan"], "'learning_rate': nan"),
-        (["--recipe", "tiny", "--data", "here"], "the recipe has no data; what can be set is "),
+        (["--recipe", "tiny", "--data", "here"], "has no option data; it takes recipe, models, seed"),
         (["--recipe", "tiny", "--set", "path=here"], "has no option path; it takes recipe, models, seed"),
     ],
 )
@@ -308,11 +308,14 @@ def test_devices_and_models_that_are_not_there(refused: Callable[..., str], monk
 
 def test_another_experiment(refused: Callable[..., str]) -> None:
     toy.prepare(Path("a.lira"), recipe="tiny", seed=1, learning_rate=2)
-    argv = ("--plan", 8, "--seed", 2, "--set", "learning_rate=0.1", "--set", "epochs=3", "--set", "width=9")
+    argv = ("--plan", 8, "--seed", 2, "--set", "learning_rate=0.1", "--set", "epochs=3")
     assert refused("a.lira", "--pipeline", TOY, "--recipe", "long", *argv) == (
         "error: a.lira holds another experiment than the one asked for: recipe tiny, not long; "
-        "models 5, not 8; seed 1, not 2; learning_rate 2.0, not 0.1; no width. Leave these options out to go "
+        "models 5, not 8; seed 1, not 2; learning_rate 2.0, not 0.1. Leave these options out to go "
         "on with it, or choose another path\n"
+    )
+    assert "the recipe of a.lira has no width; what can be set is decay, epochs, " in refused(
+        "a.lira", "--pipeline", TOY, "--set", "width=9"
     )
     assert "one asked for: seed 1, not 2; decay None, not 0.1. Leave" in refused(
         "a.lira", "--pipeline", TOY, "--set", "decay=0.1", "--seed", 2
@@ -510,7 +513,7 @@ def test_torchrun() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "a.lira\na.lira\n"
-    assert "training 3 models of a.lira on cpu\n" in done.stderr
-    assert "training 2 models of a.lira on cpu\n" in done.stderr
+    assert "training 3 models (shard 0/2) of a.lira on cpu\n" in done.stderr
+    assert "training 2 models (shard 1/2) of a.lira on cpu\n" in done.stderr
     assert "another job" not in done.stderr
     assert lirastore.open("a.lira").pending() == []
