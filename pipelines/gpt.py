@@ -17,7 +17,7 @@ from lirastore.pipelines.core import autocast
 
 __all__ = ["GPT", "Shape", "make", "token_scores", "training_loss"]
 
-LOGIT_BYTES = 32 << 20
+LOGIT_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 """Of float32 logits that are held at once while a model is asked, twice over: they would be tokens ×
 vocabulary."""
 
@@ -125,15 +125,16 @@ def token_scores(net: GPT, windows: torch.Tensor, *, bf16: bool) -> tuple[torch.
     """
     with autocast(windows.device, bf16=bf16):
         hidden = net(net.shifted(windows)).float().flatten(0, 1)
-    rows = max(1, LOGIT_BYTES // (4 * net.shape.vocabulary))
+    rows = max(1, LOGIT_BYTES[windows.device.type] // (4 * net.shape.vocabulary))
     parts = zip(hidden.split(rows), windows.flatten().split(rows), strict=True)
     logp, right = zip(*(_scores(some @ net.head.T, own[:, None]) for some, own in parts), strict=True)
     return torch.cat(logp).view(windows.shape), torch.cat(right).view(windows.shape)
 
 
 def _scores(logits: torch.Tensor, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (n, V), which are overwritten, and ids (n, 1) -> log p (n,) float64, is the largest (n,)."""
+    """Logits (n, V) and ids (n, 1) -> log p (n,) float64, is the largest (n,)."""
     right = logits.argmax(dim=1) == own[:, 0]
     at_own = logits.gather(1, own)[:, 0]
-    others = logits.scatter_(1, own, -torch.inf).logsumexp(dim=1)
+    mine = torch.arange(logits.shape[1], device=logits.device) == own
+    others = logits.masked_fill_(mine, -torch.inf).logsumexp(dim=1)
     return F.logsigmoid((at_own - others).double()), right

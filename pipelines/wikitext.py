@@ -1,15 +1,17 @@
 """WikiText-103: small GPT-2s trained from scratch on windows of its text, half of the windows each.
 
-An example is a window of `window` tokens, cut from one article, whose remainder is left out. They are
-numbered as they stand in the corpus, from its first article on; a store has the first `examples`. The tokens
+An example is a window of `window` tokens, cut from one article, whose remainder is left out; of equal
+windows only the first counts, or a model that saw one would know the other. A store has `examples` of them,
+evenly spread over the corpus and numbered as they stand in it; no window of the population equals any. Tokens
 are word pieces, a byte-level BPE that is learned from the whole training text: it is the same for all models,
 whatever they are trained on. Each window is predicted from a token that begins it and from itself alone.
 
 The store has no logits. `token_logprob` is t, the mean of log p over a window's tokens, in nats, and
 `scaled_logit` is log(p/(1 − p)) with p = e^t, where t is cut at −1e-7; `clipped` in a model's metadata says
-how often it was. With `tokens` there are, after the query `identity`, which is the window, the queries
-`token(0)`, `token(1)`, …: the same two numbers of each token. Attacks do not take them for queries of the
-window; one's own gets them by block.signal("token_logprob", queries="tokens").
+how often it was, of examples, their tokens if they are stored, and the population. With `tokens` there are,
+after the query `identity`, which is the window, the queries `token(0)`, `token(1)`, …: the same two numbers
+of each token. Attacks do not take them for queries of the window; one's own gets them by
+block.signal("token_logprob", queries="tokens").
 
 The paper (Carlini et al. 2022) trains GPT-2 small for 20 epochs, each example in half of 256 models; so does
 the recipe `paper`, of which window, vocabulary, batch and learning rate are this file's choice. `cpu` is made
@@ -23,7 +25,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -211,7 +212,7 @@ def _refuse_download(download: bool) -> None:
 
 def _plan(recipe: Recipe, *, data: str | Path, unchecked: bool) -> dict[str, Any]:
     corpus = _load(recipe, data, unchecked=unchecked, say=_say)
-    of = f"{recipe.examples:,} windows of {recipe.window} tokens, of the first {corpus.articles:,} articles"
+    of = f"{recipe.examples:,} windows of {recipe.window} tokens, of {corpus.articles:,} articles"
     dims = ("model", "example", "augmentation") if recipe.tokens else ("model", "example")
     return {
         "labels": np.full(recipe.examples, -1),
@@ -255,22 +256,11 @@ def train(
 # --- training -----------------------------------------------------------------------------------
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """On a CPU: how sums are cut among threads decides their last bits, and a model's are to be its own. On a
-    busy machine threads wait for the slowest of them besides; two cores do more with `--together 2`."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class WikiTextTrainer(core.Trainer):
     """The windows on a device, and the recipe of the store."""
 
     unit = "tokens"
+    strict = True  # of attention's gradients
 
     def __init__(
         self, store: lirastore.Store, device: torch.device, *, data: str | Path, unchecked: bool = False
@@ -282,7 +272,6 @@ class WikiTextTrainer(core.Trainer):
         self._windows = torch.from_numpy(corpus.windows).to(device)
         self._population = torch.from_numpy(corpus.population).to(device)
 
-    @_one_thread()
     def fit(self, model: int, epoch: core.Epoch) -> gpt.GPT:
         """AdamW, the learning rate rising linearly, then falling along half a cosine."""
         recipe, generator = self._recipe, core.generator(self._seed, model)
@@ -312,7 +301,6 @@ class WikiTextTrainer(core.Trainer):
         optimiser.step()
         return loss.detach()
 
-    @_one_thread()
     @torch.inference_mode()
     def write(self, net: gpt.GPT, model: int, writer: lirastore.ModelWriter) -> None:
         """Both signals of all examples and of the population, and losses in nats a token."""
@@ -327,7 +315,7 @@ class WikiTextTrainer(core.Trainer):
         points = []
         for _, logp, right in self._ask(net, self._population):
             points.append(tally.scaled_logit(logp.mean(dim=1)))
-            tally.count("test", logp, right, slice(None))
+            tally.count("test", logp, right, torch.ones_like(right[:, 0]))
         writer.write_population(torch.cat(points))
         writer.metadata.update(tally.facts())
 
@@ -357,12 +345,11 @@ class _Tally:
         cut = logp.clamp(max=MOST_LOGP)
         return (cut - torch.log(-torch.expm1(cut))).float()
 
-    def count(self, name: str, logp: torch.Tensor, right: torch.Tensor, rows: torch.Tensor | slice) -> None:
-        """Adds the tokens of some rows of (n, T) to one of the parts."""
-        some = logp[rows]
-        self._sums[name] += torch.stack(
-            [some.sum(), right[rows].sum().double(), some.new_tensor(float(some.numel()))]
-        )
+    def count(self, name: str, logp: torch.Tensor, right: torch.Tensor, rows: torch.Tensor) -> None:
+        """Adds the tokens of those rows of (n, T) where `rows`, (n,) bool, to one of the parts."""
+        each = rows[:, None]  # and no waiting for the device to say how many
+        tokens = rows.sum().double() * logp.shape[1]
+        self._sums[name] += torch.stack([(logp * each).sum(), (right & each).sum().double(), tokens])
 
     def facts(self) -> dict[str, float | int]:
         """Mean losses, their exponentials, how often a token has the largest logit, how often t was cut."""

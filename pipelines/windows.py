@@ -130,7 +130,7 @@ def files(data: str | Path) -> tuple[Path, Path]:
 class Corpus:
     """Windows (E, T) and (Z, T) of token ids, from 0 to vocabulary − 2, and what decodes them.
 
-    articles: how many of the text the examples come from. whole: they are all windows of WikiText-103.
+    articles: of how many the examples are. whole: they are all windows of WikiText-103.
     """
 
     windows: Windows
@@ -167,10 +167,13 @@ def load(
     for name, found in zip(("training", "validation"), texts, strict=True):
         say(f"{name} text from {found}")
     tokenizer = learn(texts[0].articles, vocabulary)
-    windows, articles = cut(tokenizer, texts[0], window, examples, "examples")
-    points, _ = cut(tokenizer, texts[1], window, population, "population")
-    whole = texts[0].words == WORDS[TRAIN] and articles == len(texts[0].articles)
-    return Corpus(windows, points, tokenizer, articles, whole)
+    windows, articles = cut(tokenizer, texts[0], window)
+    rows = spread(examples, windows, texts[0], "examples")
+    points, _ = cut(tokenizer, texts[1], window)
+    points = points[~np.isin(_rows(points), _rows(windows))]  # no model has seen any of them
+    taken = points[spread(population, points, texts[1], "population")]
+    whole = texts[0].words == WORDS[TRAIN] and examples == len(windows)
+    return Corpus(windows[rows], taken, tokenizer, len(np.unique(articles[rows])), whole)
 
 
 def learn(articles: Sequence[bytes], vocabulary: int) -> Any:
@@ -190,22 +193,36 @@ def learn(articles: Sequence[bytes], vocabulary: int) -> Any:
     return tokenizer
 
 
-def cut(tokenizer: Any, source: Text, window: int, count: int, what: str) -> tuple[Windows, int]:
-    """The first `count` windows, (count, window), and how many articles that took."""
-    found: list[Windows] = []
-    left, articles = count, 0
-    for ids in _encoded(tokenizer, source.articles):
-        if left <= 0:
-            break
-        whole = min(len(ids) // window, left)
+def cut(tokenizer: Any, source: Text, window: int) -> tuple[Windows, Windows]:
+    """All windows of a text in their order, (n, window), and of which article each is, (n,); each once.
+
+    Of equal windows the first counts: had a model seen the one, it would know the other.
+    """
+    found, articles = [np.empty((0, window), np.int32)], [np.empty(0, np.int32)]
+    for number, ids in enumerate(_encoded(tokenizer, source.articles)):
+        whole = len(ids) // window
         found.append(np.array(ids[: whole * window], np.int32).reshape(whole, window))
-        left, articles = left - whole, articles + 1
-    if left > 0:
+        articles.append(np.full(whole, number, np.int32))
+    windows = np.concatenate(found)
+    _, first = np.unique(_rows(windows), return_index=True)
+    first.sort()
+    return windows[first], np.concatenate(articles)[first]
+
+
+def spread(count: int, windows: Windows, source: Text, what: str) -> npt.NDArray[np.int64]:
+    """Which `count` of the windows are taken: evenly spread over the text. InputError if there are fewer."""
+    if count > len(windows):
         raise InputError(
-            f"{source.file} has {count - left:,} windows of {window} tokens, and {what} is {count:,}: set "
-            f"{what} to that or less, or shorten the window"
+            f"{source.file} has {len(windows):,} different windows of {windows.shape[1]} tokens, and {what} "
+            f"is {count:,}: set {what} to that or less, or shorten the window"
         )
-    return np.concatenate(found), articles
+    return np.arange(count, dtype=np.int64) * len(windows) // max(1, count)
+
+
+def _rows(windows: Windows) -> npt.NDArray[Any]:
+    """One value per window, for sets of them."""
+    whole = np.dtype((np.void, windows.itemsize * windows.shape[1]))
+    return np.ascontiguousarray(windows).view(whole)[:, 0]
 
 
 def _encoded(tokenizer: Any, articles: Sequence[bytes]) -> Iterator[list[int]]:
