@@ -19,7 +19,7 @@ __all__ = ["GPT", "Shape", "make", "token_scores", "training_loss"]
 
 LOGIT_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 """Of float32 logits that are held at once while a model is asked, twice over: they would be tokens ×
-vocabulary."""
+vocabulary. Little on a CPU, whose caches are small; on a GPU enough to keep it busy."""
 
 
 @dataclass(frozen=True)

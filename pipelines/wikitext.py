@@ -15,7 +15,7 @@ block.signal("token_logprob", queries="tokens").
 
 The paper (Carlini et al. 2022) trains GPT-2 small for 20 epochs, each example in half of 256 models; so does
 the recipe `paper`, of which window, vocabulary, batch and learning rate are this file's choice. `cpu` is made
-to show the order of the attacks in minutes: few, short windows, half learned by heart, which lets it have the
+to show the order of the attacks in minutes: few, short windows, seen a dozen times, which lets it have the
 64 models that it takes to estimate a variance for each example. With 16 of them LiRA with such variances
 comes after the attacks that estimate means only.
 """
@@ -144,12 +144,14 @@ def text(
 def _planned(store: lirastore.Store, data: str | Path, *, unchecked: bool = False) -> windows.Corpus:
     """The corpus that the store was planned with. Raises InputError if it is another one now."""
     corpus = _load(core.settings(store, Recipe), data, unchecked=unchecked)
-    expected = (store.info.training or {}).get("data_sha256")
+    recorded = store.info.training or {}
+    expected, then, now = recorded.get("data_sha256"), recorded.get("tokenizers"), windows.version()
     if corpus.sha256 != expected:
+        remedy = "" if then == now else f" and install tokenizers {then}, which may have learned other pieces"
         raise InputError(
-            f"the text in {data} gives other windows (sha256 {corpus.sha256[:12]} …) than those that "
-            f"{store.path} was planned with ({str(expected)[:12]} …): pass the --data of then, or choose "
-            "another path for a store of this text"
+            f"the text in {data} gives other windows (sha256 {corpus.sha256[:12]} …, tokenizers {now}) than "
+            f"those that {store.path} was planned with ({str(expected)[:12]} …, tokenizers {then}): pass the "
+            f"--data of then{remedy}, or choose another path for a store of this text"
         )
     return corpus
 
@@ -223,6 +225,7 @@ def _plan(recipe: Recipe, *, data: str | Path, unchecked: bool) -> dict[str, Any
         "name": "WikiText-103" if corpus.whole else f"WikiText-103 (part: {of})",
         "training": {
             "data_sha256": corpus.sha256,
+            "tokenizers": windows.version(),
             "inference": "log p of each token given those before it in its window; no dropout",
         },
     }

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from lirastore.errors import InputError, MissingDependency, SourceError
 
-__all__ = ["REMEDY", "Corpus", "Text", "cut", "files", "learn", "load", "read"]
+__all__ = ["REMEDY", "Corpus", "Text", "cut", "files", "learn", "load", "read", "spread", "version"]
 
 FOLDER = "wikitext-103"
 TRAIN, PART, VALID = "wiki.train.tokens", "wiki.train.prefix.tokens", "wiki.valid.tokens"
@@ -191,6 +191,13 @@ def learn(articles: Sequence[bytes], vocabulary: int) -> Any:
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=bytes_, show_progress=False)
     tokenizer.train_from_iterator((article.decode() for article in articles), trainer)
     return tokenizer
+
+
+def version() -> str:
+    """Of tokenizers: another one may learn other word pieces from the same text."""
+    import tokenizers
+
+    return str(tokenizers.__version__)
 
 
 def cut(tokenizer: Any, source: Text, window: int) -> tuple[Windows, Windows]:

@@ -554,6 +554,21 @@ def test_another_text_is_refused(tmp_path: Path, data: Path) -> None:
     assert len(store.pending()) == 4
 
 
+def test_another_version_of_tokenizers_is_named(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = planned(tmp_path / "w.lira", data)
+    then = store.info.training["tokenizers"]
+    assert then == windows.version()
+    other = files.write(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="pass the --data of then, or"):
+        wikitext.text(store, other, [0])
+    monkeypatch.setattr(windows, "version", lambda: "99.9")
+    assert wikitext.text(store, data, [0])  # the same windows all the same
+    with pytest.raises(InputError, match=rf"tokenizers 99\.9\).* and install tokenizers {then}"):
+        wikitext.text(store, other, [0])
+
+
 def test_what_is_committed_is_not_trained_again(tmp_path: Path, data: Path) -> None:
     store = planned(tmp_path / "w.lira", data)
     assert wikitext.train(store, data=data, models=[2, 0], progress=False) == [0, 2]
