@@ -40,10 +40,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Toy networks gain nothing by more, and other tests run beside these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with core.one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -43,15 +43,6 @@ from lirastore.pipelines.journal import Cost, Event  # noqa: E402
 PATIENCE = 60  # seconds after which a test that hangs fails
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Toy networks gain nothing by more, and other tests run beside these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", toy.VARIABLE):

@@ -45,11 +45,8 @@ def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[int, np.ndarray]:
     """The outputs of models that nothing disturbed, trained one after the other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     store = toy.prepare(tmp_path_factory.mktemp("reference") / "a.lira", recipe="tiny")
     toy.train(store, progress=False)
-    torch.set_num_threads(before)
     return toy.logits(store)
 
 

@@ -40,10 +40,8 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    modules, threads = set(sys.modules), torch.get_num_threads()
-    torch.set_num_threads(1)
+    modules = set(sys.modules)
     yield
-    torch.set_num_threads(threads)
     for name in set(sys.modules) - modules:
         if "." not in name and str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

@@ -44,10 +44,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """More of them wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with core.one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
