@@ -247,8 +247,7 @@ class Worker:
         }
         with self._clock.waiting():
             writer = self._store.logits.writer(model, metadata=recorded, queue_batches=QUEUE)
-            writer.__enter__()
-        with _abandoned_on_error(writer):
+        with _opened(writer, self._clock):
             self._trainer.write(net, model, _Timed(writer, self._clock))
             writer.metadata["seconds"] = watch.seconds()
         committing.submit(writer, unit)
@@ -264,9 +263,11 @@ def _check_taken(store: lirastore.Store, model: int, error: AlreadyCommitted) ->
 
 
 @contextmanager
-def _abandoned_on_error(writer: lirastore.ModelWriter) -> Iterator[None]:
-    """Leaves the writer's block open, for another thread to end, unless something goes wrong."""
+def _opened(writer: lirastore.ModelWriter, clock: Clock) -> Iterator[None]:
+    """Opens the writer's block and leaves it so, for another thread to end, unless something goes wrong."""
     try:
+        with clock.waiting():
+            writer.__enter__()
         yield
     except BaseException:
         writer.__exit__(*sys.exc_info())
